@@ -1,0 +1,179 @@
+//! The agent's configuration: a TOML file, then the environment.
+//!
+//! Unknown keys are refused with file, line and key: a typing mistake in a
+//! configuration must never be a silent default.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything `webhost-agent run` reads.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Identity, journal, spool and the durable state of moves live here.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// The local socket of `webhost-agent status`.
+    #[serde(default = "default_status_socket")]
+    pub status_socket: PathBuf,
+    /// How often sources are read, unless the coordinator says otherwise.
+    #[serde(default = "default_interval_ms")]
+    pub interval_ms: u32,
+    pub coordinator: Coordinator,
+    #[serde(default)]
+    pub containers: Containers,
+    pub postgres: Option<Postgres>,
+    pub app: Option<App>,
+    #[serde(default)]
+    pub attribution: Attribution,
+    pub tunnel: Option<Tunnel>,
+    #[serde(default)]
+    pub moves: Moves,
+}
+
+/// Where the coordinator is.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Coordinator {
+    /// "host:port" of the link.
+    pub address: String,
+    /// "host:port" of enrolment; the link's host with the next port when
+    /// absent.
+    pub enrolment_address: Option<String>,
+}
+
+/// Containers that belong to one tenant each.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Containers {
+    pub enabled: bool,
+    /// The Docker (or Podman) API, used for discovery only.
+    pub socket: PathBuf,
+    /// The label that carries the tenant's id.
+    pub label: String,
+    /// Where the cgroup hierarchies are mounted.
+    pub cgroup_root: PathBuf,
+}
+
+impl Default for Containers {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            socket: "/var/run/docker.sock".into(),
+            label: "webhost.customer_id".into(),
+            cgroup_root: "/sys/fs/cgroup".into(),
+        }
+    }
+}
+
+/// The tenants' database on this node.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    /// A libpq connection string or URL. A password belongs in a file named
+    /// by `password_file`, or the role uses peer authentication.
+    pub url: String,
+    pub password_file: Option<PathBuf>,
+    /// How often tables are looked through for counts and sizes.
+    #[serde(default = "default_survey_s")]
+    pub survey_interval_s: u32,
+}
+
+/// The WebHost application beside the agent.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct App {
+    /// Its Prometheus page.
+    pub metrics_url: String,
+    /// The label that carries the tenant's id.
+    #[serde(default = "default_app_label")]
+    pub label: String,
+    /// Which series means which metric; keys are metric names of ours.
+    #[serde(default)]
+    pub names: BTreeMap<String, String>,
+}
+
+/// The processes that all tenants share, whose CPU and memory are split.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Attribution {
+    pub shared: Vec<SharedProcess>,
+}
+
+/// One shared process, found by exactly one of the fields.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharedProcess {
+    /// How the status and the logs call it: "webhost", "postgres".
+    pub name: String,
+    /// By what its use is split: "app" (request time), "database" (rows and
+    /// connections).
+    pub split_by: SplitBy,
+    /// A cgroup below the root, "/system.slice/postgresql.service".
+    pub cgroup: Option<String>,
+    /// A pid file; the process and its children are counted.
+    pub pid_file: Option<PathBuf>,
+    /// A container's name.
+    pub container: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SplitBy {
+    /// Request time, as the application's metrics give it.
+    App,
+    /// Rows written and connections, as PostgreSQL gives them.
+    Database,
+}
+
+/// Where other nodes' movers reach this node's database.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tunnel {
+    pub listen: SocketAddr,
+    /// What other agents dial; `listen` when absent.
+    pub advertise: Option<String>,
+}
+
+/// What this node allows a move to do; the coordinator can't widen it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Moves {
+    pub enabled: bool,
+    /// Rows per second that a copy may reach; 0 is unlimited.
+    pub max_rows_per_second: u64,
+    /// Tables that are never moved (job queues, caches).
+    pub ignore_tables: Vec<String>,
+    /// Tables without tenant rows that the tenant's rows point to.
+    pub reference_tables: Vec<String>,
+}
+
+impl Default for Moves {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            max_rows_per_second: 0,
+            ignore_tables: Vec::new(),
+            reference_tables: Vec::new(),
+        }
+    }
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/webhost-agent".into()
+}
+fn default_status_socket() -> PathBuf {
+    "/run/webhost-agent/status.sock".into()
+}
+fn default_interval_ms() -> u32 {
+    5_000
+}
+fn default_survey_s() -> u32 {
+    300
+}
+fn default_app_label() -> String {
+    "customer_id".into()
+}

@@ -1,0 +1,11 @@
+//! The agent: a light daemon on every machine that collects what each tenant
+//! uses, reports it to the coordinator over one outbound stream, and carries
+//! out moves.
+
+pub mod collect;
+pub mod command;
+pub mod config;
+pub mod identity;
+pub mod link;
+pub mod mover;
+pub mod status;

@@ -1,0 +1,84 @@
+//! All SQL of the coordinator, by noun: plain statements, typed rows, and in
+//! each function's comment what is true when it returns.
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use std::time::Duration;
+
+mod embedded_migrations {
+    refinery::embed_migrations!("src/store/schema");
+}
+
+/// An error between the coordinator and its database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection could be had from the pool.
+    #[error("no connection to the state database: {0}")]
+    Pool(#[from] deadpool_postgres::PoolError),
+    /// The database refused a statement.
+    #[error("state database: {0}")]
+    Database(#[from] tokio_postgres::Error),
+    /// The schema could not be brought up to date.
+    #[error("schema migration: {0}")]
+    Migration(#[from] refinery::Error),
+    /// A row holds what the code can't read.
+    #[error("state database holds an unreadable {what}: {detail}")]
+    Corrupt {
+        /// Table and column.
+        what: &'static str,
+        /// What was found.
+        detail: String,
+    },
+}
+
+/// A pool of connections to the state database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+}
+
+/// The advisory lock under which one process at a time migrates the schema.
+const MIGRATION_LOCK: i64 = 0x7765_6268_6f73_7401;
+
+impl Store {
+    /// A pool over `config`; connects lazily.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] never; only when the pool can't be built.
+    pub fn new(config: tokio_postgres::Config, connections: usize) -> Result<Self, StoreError> {
+        let manager = Manager::from_config(
+            config,
+            tokio_postgres::NoTls,
+            ManagerConfig { recycling_method: RecyclingMethod::Verified },
+        );
+        let wait = Some(Duration::from_secs(5));
+        let pool = Pool::builder(manager)
+            .max_size(connections)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts { wait, create: wait, recycle: wait })
+            .build()
+            .map_err(|error| StoreError::Corrupt { what: "pool", detail: error.to_string() })?;
+        Ok(Self { pool })
+    }
+
+    /// A connection; returns to the pool when dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::Pool`] when none is free within five seconds.
+    pub async fn client(&self) -> Result<deadpool_postgres::Object, StoreError> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Brings the schema up to date. When it returns, every migration that
+    /// this program knows is applied, by this process or by another one.
+    ///
+    /// # Errors
+    /// [`StoreError::Migration`] with the migration's name.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut client = self.client().await?;
+        client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await?;
+        let outcome = embedded_migrations::migrations::runner().run_async(&mut **client).await;
+        client.execute("select pg_advisory_unlock($1)", &[&MIGRATION_LOCK]).await?;
+        outcome?;
+        Ok(())
+    }
+}
