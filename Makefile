@@ -1,0 +1,71 @@
+# Everything that is done with this repository, by name. `make` lists it.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+LIBDIR ?= /usr/lib
+DESTDIR ?=
+
+TOOLS := target/tools
+DENY_VERSION := 0.20.2
+DENY := $(TOOLS)/bin/cargo-deny
+BENCHES := $(sort $(patsubst tests/src/bin/%.rs,%,$(wildcard tests/src/bin/bench-*.rs)))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench $(BENCHES) check fmt install clean
+
+help: ## list the targets
+	@echo "WebHost Fleet. Targets:"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@for bench in $(BENCHES); do echo "  $$bench"; done
+
+demo: ## a whole fleet on this machine: signup, reports, a decision, a live move (DEMO_STAY=1 keeps it running)
+	@sh tests/deps.sh demo
+	$(CARGO) build --release --locked --workspace --bins
+	target/release/demo
+
+test: ## every test, on real PostgreSQL and real processes
+	@sh tests/deps.sh test
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace
+
+bench: ## list the benchmarks; each runs by its own name
+	@if [ -z "$(BENCHES)" ]; then echo "no benchmarks yet"; else \
+	    echo "run one of:"; for bench in $(BENCHES); do echo "  make $$bench"; done; fi
+
+# Some benchmarks start the two programs themselves: all binaries are built.
+$(BENCHES):
+	@sh tests/deps.sh test
+	$(CARGO) build --release --locked --workspace --bins
+	target/release/$@
+
+check: $(DENY) ## format, lints, dependencies: what must hold before anything lands
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(DENY) --locked check bans licenses sources
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+# Compiled once, outside the workspace's lock, into target/tools. A cargo-deny
+# of another version on the PATH could judge differently, so it isn't asked.
+$(DENY):
+	$(CARGO) install --locked cargo-deny --version $(DENY_VERSION) --root $(TOOLS)
+
+install: ## install binaries, units and example configuration (PREFIX, SYSCONFDIR, DESTDIR); starts nothing
+	@test -x target/release/webhost-agent -a -x target/release/webhost-coordinator || \
+	    { echo "build first, as yourself: cargo build --release --locked -p webhost-agent -p webhost-coordinator"; exit 1; }
+	install -D -m 0755 target/release/webhost-agent $(DESTDIR)$(PREFIX)/bin/webhost-agent
+	install -D -m 0755 target/release/webhost-coordinator $(DESTDIR)$(PREFIX)/bin/webhost-coordinator
+	install -d $(DESTDIR)$(LIBDIR)/systemd/system
+	for unit in webhost-agent webhost-coordinator; do \
+	    sed 's|/usr/local/bin/|$(PREFIX)/bin/|' systemd/$$unit.service > $(DESTDIR)$(LIBDIR)/systemd/system/$$unit.service; \
+	    chmod 0644 $(DESTDIR)$(LIBDIR)/systemd/system/$$unit.service; done
+	install -D -m 0644 systemd/sysusers.d/webhost.conf $(DESTDIR)$(LIBDIR)/sysusers.d/webhost.conf
+	install -D -m 0644 systemd/tmpfiles.d/webhost.conf $(DESTDIR)$(LIBDIR)/tmpfiles.d/webhost.conf
+	for file in agent.toml coordinator.toml agent.env coordinator.env; do \
+	    install -D -m 0644 systemd/$$file $(DESTDIR)$(SYSCONFDIR)/webhost/$$file.example; done
+	@echo "installed; README.md, \"Install for real\", says what comes next"
+
+clean: ## remove everything that was built
+	$(CARGO) clean
