@@ -1,1 +1,3 @@
-//! Part of the agent.
+//! The agent's end of the link: dials, says Hello, reports, receives.
+
+pub mod report;
