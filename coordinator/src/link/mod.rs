@@ -1,6 +1,10 @@
 //! The coordinator's end of the link: sessions of agents, delivery of
 //! commands, enrolment, and the certificate authority.
 
+mod signals;
+
+pub use signals::{Listener, Signal, Signals};
+
 use webhost_proto::ids::{NodeId, TenantId};
 use webhost_proto::wire;
 

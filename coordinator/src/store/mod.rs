@@ -4,6 +4,8 @@
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
 use std::time::Duration;
 
+pub mod commands;
+
 mod embedded_migrations {
     refinery::embed_migrations!("src/store/schema");
 }
