@@ -5,6 +5,17 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, 
 use std::time::Duration;
 
 pub mod commands;
+pub mod connect;
+mod text;
+
+pub mod api_tokens;
+pub mod audit;
+pub mod decisions;
+pub mod idempotency;
+pub mod nodes;
+pub mod placements;
+pub mod tenants;
+pub mod usage;
 
 mod embedded_migrations {
     refinery::embed_migrations!("src/store/schema");
@@ -47,11 +58,23 @@ impl Store {
     /// # Errors
     /// [`StoreError::Corrupt`] never; only when the pool can't be built.
     pub fn new(config: tokio_postgres::Config, connections: usize) -> Result<Self, StoreError> {
-        let manager = Manager::from_config(
-            config,
-            tokio_postgres::NoTls,
-            ManagerConfig { recycling_method: RecyclingMethod::Verified },
-        );
+        Self::connect(connect::Target::local(config), connections)
+    }
+
+    /// A pool over `target`, with TLS where it says so; connects lazily.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] only when the pool can't be built.
+    pub fn connect(target: connect::Target, connections: usize) -> Result<Self, StoreError> {
+        let settings = ManagerConfig { recycling_method: RecyclingMethod::Verified };
+        let manager = match target.tls {
+            None => Manager::from_config(target.config, tokio_postgres::NoTls, settings),
+            Some(tls) => Manager::from_config(
+                target.config,
+                tokio_postgres_rustls::MakeRustlsConnect::new(tls),
+                settings,
+            ),
+        };
         let wait = Some(Duration::from_secs(5));
         let pool = Pool::builder(manager)
             .max_size(connections)

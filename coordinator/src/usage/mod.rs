@@ -1,1 +1,30 @@
-//! Part of the coordinator.
+//! Usage: what agents report, kept so that decisions can be made of it.
+//!
+//! A report is one interval of one node. Its way: [`sample`] reads it against
+//! the node's dictionary; [`ingest`] checks which of its tenants the node may
+//! speak of, and writes the cursor and the hour's roll-ups in one transaction;
+//! then, and only then, [`book`] takes it in and the agent is answered. So a
+//! report that comes twice, to this process or to the next, counts once, and
+//! what was acknowledged is durable.
+//!
+//! **Invariant:** only the node where a tenant's placement is active (or is
+//! reserved, and thereby becomes active) adds to that tenant's usage. A
+//! target that is being filled and a kept copy add to their host only.
+//!
+//! **Invariant:** a tenant that is not placed on a node gains nothing from its
+//! reports; the host's totals stand, and one alarm is raised.
+//!
+//! Times are those of the report's collection, never later than the
+//! coordinator's clock: a report that waited for hours in a spool counts in
+//! its own hour, and an agent whose clock runs ahead moves nothing into the
+//! future.
+
+pub mod book;
+pub mod node;
+pub mod rollup;
+pub mod sample;
+pub mod tenant;
+
+pub use book::Book;
+pub use node::NodeUsage;
+pub use tenant::TenantUsage;

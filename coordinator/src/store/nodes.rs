@@ -1,0 +1,208 @@
+//! Nodes: what was promised of them, what their agents measure, and whether
+//! they may carry tenants.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio_postgres::{GenericClient, Row};
+use webhost_proto::ids::NodeId;
+use webhost_proto::wire;
+
+use super::StoreError;
+use super::text::text_enum;
+
+text_enum!(
+    /// How many tenants a node is for.
+    NodeKind, "node kind" {
+        Shared = "shared",
+        Dedicated = "dedicated",
+    }
+);
+
+text_enum!(
+    /// Whether a node may carry tenants.
+    NodeState, "node state" {
+        /// Enrolled; its agent has yet to say Hello.
+        Joining = "joining",
+        Active = "active",
+        /// Keeps its tenants, gets no new ones.
+        Draining = "draining",
+        /// Its certificate is worth nothing any more.
+        Revoked = "revoked",
+    }
+);
+
+/// One row of `nodes`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Node {
+    pub id: NodeId,
+    pub name: String,
+    pub kind: NodeKind,
+    pub shape: String,
+    pub region: String,
+    pub state: NodeState,
+    /// What the agent measured; none until its first Hello.
+    pub measured: Option<Measured>,
+    pub tunnel_address: String,
+    pub agent_version: String,
+    pub connected_at: Option<Timestamp>,
+    pub last_seen_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+}
+
+/// The capacity that an agent measured of its machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Measured {
+    pub cpu_millicores: u64,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+    pub db_connections: u64,
+}
+
+const COLUMNS: &str = "id, name, kind, shape, region, state, measured_cpu_millicores, \
+                       measured_memory_bytes, measured_disk_bytes, measured_db_connections, \
+                       tunnel_address, agent_version, connected_at, last_seen_at, created_at";
+
+fn node(row: &Row) -> Result<Node, StoreError> {
+    let measured = |column: &str| -> Result<Option<u64>, StoreError> {
+        Ok(row.try_get::<_, Option<i64>>(column)?.map(i64::unsigned_abs))
+    };
+    let cpu = measured("measured_cpu_millicores")?;
+    let measured = match cpu {
+        None => None,
+        Some(cpu_millicores) => Some(Measured {
+            cpu_millicores,
+            memory_bytes: measured("measured_memory_bytes")?.unwrap_or(0),
+            disk_bytes: measured("measured_disk_bytes")?.unwrap_or(0),
+            db_connections: measured("measured_db_connections")?.unwrap_or(0),
+        }),
+    };
+    Ok(Node {
+        id: NodeId(row.try_get("id")?),
+        name: row.try_get("name")?,
+        kind: row.try_get("kind")?,
+        shape: row.try_get("shape")?,
+        region: row.try_get("region")?,
+        state: row.try_get("state")?,
+        measured,
+        tunnel_address: row.try_get("tunnel_address")?,
+        agent_version: row.try_get("agent_version")?,
+        connected_at: row.try_get("connected_at")?,
+        last_seen_at: row.try_get("last_seen_at")?,
+        created_at: row.try_get("created_at")?,
+    })
+}
+
+/// Every node that is not revoked, by id.
+pub async fn all(client: &impl GenericClient) -> Result<Vec<Node>, StoreError> {
+    let sql = format!("select {COLUMNS} from nodes where state <> 'revoked' order by id");
+    client.query(&sql, &[]).await?.iter().map(node).collect()
+}
+
+/// Up to `limit` nodes after `after`, by id, revoked ones included.
+pub async fn list(
+    client: &impl GenericClient,
+    after: Option<NodeId>,
+    limit: i64,
+) -> Result<Vec<Node>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from nodes where $1::uuid is null or id > $1 order by id limit $2"
+    );
+    client.query(&sql, &[&after.map(|id| id.0), &limit]).await?.iter().map(node).collect()
+}
+
+/// Every node of `kind` that may get tenants, its rows locked in the order of
+/// their ids until the transaction ends: whoever takes or gives back a slot
+/// holds this lock, so two never take the same one.
+pub async fn lock_active(
+    client: &impl GenericClient,
+    kind: NodeKind,
+) -> Result<Vec<Node>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from nodes where kind = $1 and state = 'active' order by id for update"
+    );
+    client.query(&sql, &[&kind]).await?.iter().map(node).collect()
+}
+
+/// One node.
+pub async fn get(client: &impl GenericClient, id: NodeId) -> Result<Option<Node>, StoreError> {
+    let sql = format!("select {COLUMNS} from nodes where id = $1");
+    client.query_opt(&sql, &[&id.0]).await?.as_ref().map(node).transpose()
+}
+
+/// One node, its row locked until the transaction ends.
+pub async fn lock(client: &impl GenericClient, id: NodeId) -> Result<Option<Node>, StoreError> {
+    let sql = format!("select {COLUMNS} from nodes where id = $1 for update");
+    client.query_opt(&sql, &[&id.0]).await?.as_ref().map(node).transpose()
+}
+
+/// One node by its name.
+pub async fn by_name(client: &impl GenericClient, name: &str) -> Result<Option<Node>, StoreError> {
+    let sql = format!("select {COLUMNS} from nodes where name = $1");
+    client.query_opt(&sql, &[&name]).await?.as_ref().map(node).transpose()
+}
+
+/// Writes what a Hello says: measured capacity, versions, tunnel. A joining
+/// node becomes active. Answers the node, or none when it is revoked or
+/// unknown; then nothing is written.
+pub async fn connected(
+    client: &impl GenericClient,
+    id: NodeId,
+    hello: &wire::Hello,
+) -> Result<Option<Node>, StoreError> {
+    let capacity = hello.capacity.unwrap_or_default();
+    // A measure beyond i64 is nonsense; the shape is the smaller one then.
+    let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let sql = format!(
+        "update nodes set
+           measured_cpu_millicores = $2, measured_memory_bytes = $3, measured_disk_bytes = $4,
+           measured_db_connections = $5, tunnel_address = $6, agent_version = $7, boot_id = $8,
+           connected_at = now(), last_seen_at = now(),
+           state = case state when 'joining' then 'active' else state end
+         where id = $1 and state <> 'revoked'
+         returning {COLUMNS}"
+    );
+    let row = client
+        .query_opt(
+            &sql,
+            &[
+                &id.0,
+                &whole(capacity.cpu_millicores),
+                &whole(capacity.memory_bytes),
+                &whole(capacity.disk_bytes),
+                &whole(capacity.db_connections),
+                &hello.tunnel_address,
+                &hello.agent_version,
+                &hello.boot_id,
+            ],
+        )
+        .await?;
+    row.as_ref().map(node).transpose()
+}
+
+/// The node's session ended.
+pub async fn disconnected(client: &impl GenericClient, id: NodeId) -> Result<(), StoreError> {
+    client
+        .execute(
+            "update nodes set connected_at = null, last_seen_at = now() where id = $1",
+            &[&id.0],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Sets a node draining or active again; answers whether there is such a
+/// node that is not revoked.
+pub async fn set_draining(
+    client: &impl GenericClient,
+    id: NodeId,
+    draining: bool,
+) -> Result<bool, StoreError> {
+    let state = if draining { NodeState::Draining } else { NodeState::Active };
+    let changed = client
+        .execute(
+            "update nodes set state = $2 where id = $1 and state in ('active', 'draining')",
+            &[&id.0, &state],
+        )
+        .await?;
+    Ok(changed == 1)
+}

@@ -1,0 +1,236 @@
+//! Tenants: who they are, what they bought, and which state they are in.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio_postgres::{GenericClient, Row};
+use uuid::Uuid;
+use webhost_proto::ids::{Epoch, TenantId};
+
+use super::StoreError;
+use super::text::text_enum;
+
+text_enum!(
+    /// Where a tenant is in its life. Only active ones are evaluated.
+    TenantState, "tenant state" {
+        /// No node is free for it; retried, never lost.
+        Waiting = "waiting",
+        /// A slot is reserved; the application has yet to use it.
+        Provisioning = "provisioning",
+        Active = "active",
+        Suspended = "suspended",
+        Leaving = "leaving",
+        Gone = "gone",
+    }
+);
+
+/// One row of `tenants`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub slug: String,
+    pub name: String,
+    pub email: String,
+    pub company_name: String,
+    pub billing_email: String,
+    pub plan: String,
+    /// The overrides as the signup or an administrator stated them.
+    pub profile: serde_json::Value,
+    pub state: TenantState,
+    pub state_reason: String,
+    pub epoch: Epoch,
+    pub evaluated_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+const COLUMNS: &str = "id, slug, name, email, company_name, billing_email, plan, profile, state, \
+                       state_reason, epoch, evaluated_at, created_at, updated_at";
+
+fn tenant(row: &Row) -> Result<Tenant, StoreError> {
+    Ok(Tenant {
+        id: TenantId(row.try_get("id")?),
+        slug: row.try_get("slug")?,
+        name: row.try_get("name")?,
+        email: row.try_get("email")?,
+        company_name: row.try_get("company_name")?,
+        billing_email: row.try_get("billing_email")?,
+        plan: row.try_get("plan")?,
+        profile: row.try_get("profile")?,
+        state: row.try_get("state")?,
+        state_reason: row.try_get("state_reason")?,
+        epoch: Epoch(row.try_get::<_, i64>("epoch")?.unsigned_abs()),
+        evaluated_at: row.try_get("evaluated_at")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+/// What a signup or an import writes.
+#[derive(Clone, Debug)]
+pub struct NewTenant {
+    pub id: TenantId,
+    pub slug: String,
+    pub name: String,
+    pub email: String,
+    pub company_name: String,
+    pub billing_email: String,
+    pub plan: String,
+    pub profile: serde_json::Value,
+    pub state: TenantState,
+    pub state_reason: String,
+}
+
+/// Which unique value was taken already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    Id,
+    Slug,
+}
+
+/// Writes the tenant, or says which of its unique values another one holds;
+/// then nothing is written and the transaction is still good.
+pub async fn insert(
+    client: &impl GenericClient,
+    new: &NewTenant,
+) -> Result<Result<(), Taken>, StoreError> {
+    let written = client
+        .execute(
+            "insert into tenants (id, slug, name, email, company_name, billing_email, plan, \
+                                  profile, state, state_reason)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             on conflict do nothing",
+            &[
+                &new.id.0,
+                &new.slug,
+                &new.name,
+                &new.email,
+                &new.company_name,
+                &new.billing_email,
+                &new.plan,
+                &new.profile,
+                &new.state,
+                &new.state_reason,
+            ],
+        )
+        .await?;
+    if written == 1 {
+        return Ok(Ok(()));
+    }
+    let same_id =
+        client.query_opt("select 1 from tenants where id = $1", &[&new.id.0]).await?.is_some();
+    Ok(Err(if same_id { Taken::Id } else { Taken::Slug }))
+}
+
+/// One tenant.
+pub async fn get(client: &impl GenericClient, id: TenantId) -> Result<Option<Tenant>, StoreError> {
+    let sql = format!("select {COLUMNS} from tenants where id = $1");
+    client.query_opt(&sql, &[&id.0]).await?.as_ref().map(tenant).transpose()
+}
+
+/// One tenant, its row locked until the transaction ends.
+pub async fn lock(client: &impl GenericClient, id: TenantId) -> Result<Option<Tenant>, StoreError> {
+    let sql = format!("select {COLUMNS} from tenants where id = $1 for update");
+    client.query_opt(&sql, &[&id.0]).await?.as_ref().map(tenant).transpose()
+}
+
+/// One tenant by its slug.
+pub async fn by_slug(
+    client: &impl GenericClient,
+    slug: &str,
+) -> Result<Option<Tenant>, StoreError> {
+    let sql = format!("select {COLUMNS} from tenants where slug = $1");
+    client.query_opt(&sql, &[&slug]).await?.as_ref().map(tenant).transpose()
+}
+
+/// Up to `limit` tenants after `after`, by id; only those in `state` when it
+/// is given.
+pub async fn list(
+    client: &impl GenericClient,
+    state: Option<TenantState>,
+    after: Option<TenantId>,
+    limit: i64,
+) -> Result<Vec<Tenant>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from tenants
+         where ($1::text is null or state = $1) and ($2::uuid is null or id > $2)
+         order by id limit $3"
+    );
+    let state = state.map(TenantState::as_str);
+    let rows = client.query(&sql, &[&state, &after.map(|id| id.0), &limit]).await?;
+    rows.iter().map(tenant).collect()
+}
+
+/// The ids of waiting tenants, those who wait longest first.
+pub async fn waiting(client: &impl GenericClient, limit: i64) -> Result<Vec<TenantId>, StoreError> {
+    let rows = client
+        .query(
+            "select id from tenants where state = 'waiting' order by created_at, id limit $1",
+            &[&limit],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(TenantId(row.try_get(0)?))).collect()
+}
+
+/// Sets the state, with its reason.
+pub async fn set_state(
+    client: &impl GenericClient,
+    id: TenantId,
+    state: TenantState,
+    reason: &str,
+) -> Result<(), StoreError> {
+    client
+        .execute(
+            "update tenants set state = $2, state_reason = $3, updated_at = now() where id = $1",
+            &[&id.0, &state, &reason],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Provisioning becomes active for every given tenant; answers those that
+/// changed.
+pub async fn activate(
+    client: &impl GenericClient,
+    ids: &[Uuid],
+) -> Result<Vec<TenantId>, StoreError> {
+    let rows = client
+        .query(
+            "update tenants set state = 'active', state_reason = '', updated_at = now()
+             where id = any($1) and state = 'provisioning' returning id",
+            &[&ids],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(TenantId(row.try_get(0)?))).collect()
+}
+
+/// Sets the bought plan and forgets the last evaluation, so that the change
+/// is evaluated at once.
+pub async fn set_plan(
+    client: &impl GenericClient,
+    id: TenantId,
+    plan: &str,
+) -> Result<(), StoreError> {
+    client
+        .execute(
+            "update tenants set plan = $2, evaluated_at = null, updated_at = now() where id = $1",
+            &[&id.0, &plan],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Replaces the stated profile, to be evaluated at once.
+pub async fn set_profile(
+    client: &impl GenericClient,
+    id: TenantId,
+    profile: &serde_json::Value,
+) -> Result<(), StoreError> {
+    client
+        .execute(
+            "update tenants set profile = $2, evaluated_at = null, updated_at = now() \
+             where id = $1",
+            &[&id.0, &profile],
+        )
+        .await?;
+    Ok(())
+}
