@@ -31,6 +31,23 @@ pub async fn record(client: &impl GenericClient, entry: &Entry<'_>) -> Result<()
     Ok(())
 }
 
+/// Whether such a row is there already.
+pub async fn exists(
+    client: &impl GenericClient,
+    actor: &str,
+    action: &str,
+    subject_id: &str,
+) -> Result<bool, StoreError> {
+    let found = client
+        .query_opt(
+            "select 1 from audit where subject = 'tenant' and subject_id = $3
+               and actor = $1 and action = $2 limit 1",
+            &[&actor, &action, &subject_id],
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
 /// One row of `audit`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Recorded {

@@ -4,19 +4,15 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::{GenericClient, Row};
+use uuid::Uuid;
 use webhost_proto::ids::NodeId;
 use webhost_proto::wire;
 
 use super::StoreError;
-use super::text::text_enum;
+use super::text::{text_column, text_enum};
+pub use crate::decide::plans::NodeKind;
 
-text_enum!(
-    /// How many tenants a node is for.
-    NodeKind, "node kind" {
-        Shared = "shared",
-        Dedicated = "dedicated",
-    }
-);
+text_column!(NodeKind, "node kind", [Shared, Dedicated]);
 
 text_enum!(
     /// Whether a node may carry tenants.
@@ -177,6 +173,19 @@ pub async fn connected(
         )
         .await?;
     row.as_ref().map(node).transpose()
+}
+
+/// Notes that nodes reported, at most every five seconds each.
+pub async fn seen(client: &impl GenericClient, nodes: &[Uuid]) -> Result<(), StoreError> {
+    client
+        .execute(
+            "update nodes set last_seen_at = now()
+             where id = any($1)
+               and (last_seen_at is null or last_seen_at < now() - interval '5 seconds')",
+            &[&nodes],
+        )
+        .await?;
+    Ok(())
 }
 
 /// The node's session ended.

@@ -10,15 +10,10 @@ use uuid::Uuid;
 use webhost_proto::ids::{Epoch, NodeId, TenantId};
 
 use super::StoreError;
-use super::text::text_enum;
+use super::text::{text_column, text_enum};
+pub use crate::decide::Mode;
 
-text_enum!(
-    /// Whether a tenant shares its machine.
-    Mode, "mode" {
-        MultiTenant = "multi_tenant",
-        SingleTenant = "single_tenant",
-    }
-);
+text_column!(Mode, "mode", [MultiTenant, SingleTenant]);
 
 text_enum!(
     /// What a node is to a tenant.

@@ -1,6 +1,44 @@
 //! Enumerations that PostgreSQL holds as text: one macro, so that the words
 //! in the schema, in JSON and in the logs can't drift apart.
 
+/// Lets an enum of another room be read from and written to a text column by
+/// its words.
+macro_rules! text_column {
+    ($name:ty, $what:literal, [$($variant:ident),+ $(,)?]) => {
+        impl<'a> postgres_types::FromSql<'a> for $name {
+            fn from_sql(
+                kind: &postgres_types::Type,
+                raw: &'a [u8],
+            ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+                let word = <&str as postgres_types::FromSql>::from_sql(kind, raw)?;
+                [$(Self::$variant),+]
+                    .into_iter()
+                    .find(|known| known.as_str() == word)
+                    .ok_or_else(|| format!(concat!($what, " {:?} is unknown"), word).into())
+            }
+            fn accepts(kind: &postgres_types::Type) -> bool {
+                <&str as postgres_types::FromSql>::accepts(kind)
+            }
+        }
+
+        impl postgres_types::ToSql for $name {
+            fn to_sql(
+                &self,
+                kind: &postgres_types::Type,
+                out: &mut postgres_types::private::BytesMut,
+            ) -> Result<postgres_types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
+                self.as_str().to_sql(kind, out)
+            }
+            fn accepts(kind: &postgres_types::Type) -> bool {
+                <&str as postgres_types::ToSql>::accepts(kind)
+            }
+            postgres_types::to_sql_checked!();
+        }
+    };
+}
+
+pub(crate) use text_column;
+
 /// Declares an enum with its words; implements `as_str`, `FromStr`,
 /// `Display`, serde, the API schema and reading and writing a text column.
 macro_rules! text_enum {
@@ -44,31 +82,7 @@ macro_rules! text_enum {
             }
         }
 
-        impl<'a> postgres_types::FromSql<'a> for $name {
-            fn from_sql(
-                kind: &postgres_types::Type,
-                raw: &'a [u8],
-            ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-                Ok(<&str as postgres_types::FromSql>::from_sql(kind, raw)?.parse::<Self>()?)
-            }
-            fn accepts(kind: &postgres_types::Type) -> bool {
-                <&str as postgres_types::FromSql>::accepts(kind)
-            }
-        }
-
-        impl postgres_types::ToSql for $name {
-            fn to_sql(
-                &self,
-                kind: &postgres_types::Type,
-                out: &mut postgres_types::private::BytesMut,
-            ) -> Result<postgres_types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
-                self.as_str().to_sql(kind, out)
-            }
-            fn accepts(kind: &postgres_types::Type) -> bool {
-                <&str as postgres_types::ToSql>::accepts(kind)
-            }
-            postgres_types::to_sql_checked!();
-        }
+        $crate::store::text::text_column!($name, $what, [$($variant),+]);
     };
 }
 

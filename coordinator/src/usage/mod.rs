@@ -20,11 +20,14 @@
 //! future.
 
 pub mod book;
+pub mod ingest;
+pub mod metrics;
 pub mod node;
 pub mod rollup;
 pub mod sample;
 pub mod tenant;
 
 pub use book::Book;
+pub use metrics::UsageMetrics;
 pub use node::NodeUsage;
 pub use tenant::TenantUsage;

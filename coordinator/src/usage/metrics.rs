@@ -1,0 +1,258 @@
+//! The `usage_metrics` of the API, by the names that the seeds give them, and
+//! what the decision engine and the placement take from the same figures.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use webhost_proto::units::{Bytes, MilliCpu};
+
+use super::node::NodeUsage;
+use super::sample::Metric;
+use super::tenant::{Hour, TenantUsage};
+use crate::decide::advise::WeekPeaks;
+use crate::decide::amount::BasisPoints;
+use crate::decide::profile::Usage;
+use crate::fleet::load::{Amounts, MilliConnections, MilliPoints};
+
+/// Usage of one tenant, as the API shows it. Null is "not known".
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct UsageMetrics {
+    pub vehicle_count: Option<u64>,
+    /// Of the UTC day, as `api_calls_today`.
+    pub gps_points_today: u64,
+    pub api_calls_today: u64,
+    pub storage_used_mb: Option<u64>,
+    /// Most client connections at once, last 24 hours.
+    pub peak_concurrent_users: Option<u64>,
+    /// Mean over the short window; null without a request in it.
+    pub average_response_time_ms: Option<f64>,
+    /// Share of the requests in the short window that failed, 0 to 1.
+    pub error_rate: Option<f64>,
+    /// As the customer stated it; requests are not located.
+    pub geographic_distribution: Option<Vec<String>>,
+    /// GPS points of the last 30 days against the 30 before: 0.1 is 10 % more.
+    pub growth_rate: Option<f64>,
+    pub resource_utilization: ResourceUtilization,
+    pub patterns: Patterns,
+    /// Per metric: "measured" (read directly), "attributed" (a shared
+    /// process, split by a share of work) or "stated".
+    pub basis: BTreeMap<&'static str, &'static str>,
+    /// The node that reported it.
+    #[schema(value_type = String)]
+    pub node: webhost_proto::ids::NodeId,
+    /// When, in microseconds since the Unix epoch.
+    pub reported_at_us: i64,
+    /// How much of the short window the reports cover.
+    pub window_covered_ms: u64,
+}
+
+/// Shares of the machine that the tenant lives on, 0 to 1.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct ResourceUtilization {
+    /// The tenant's own CPU.
+    pub cpu_utilization: Option<f64>,
+    /// The CPU of the whole machine.
+    pub node_cpu_utilization: Option<f64>,
+    pub memory_utilization: Option<f64>,
+    pub database_connections: Option<u64>,
+    pub disk_utilization: Option<f64>,
+    pub cpu_millicores: Option<u64>,
+    pub memory_bytes: Option<u64>,
+}
+
+/// How the use is spread over time.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Patterns {
+    /// UTC hours of the day with at least four fifths of the busiest hour's
+    /// API calls and GPS points, last 24 hours.
+    pub peak_hours: Vec<u32>,
+    /// Null until a year of history is there to see a season in.
+    pub seasonal_patterns: Option<String>,
+    /// Of the UTC day, as `real_time_operations`.
+    pub batch_operations: u64,
+    pub real_time_operations: u64,
+    /// The last 24 UTC hours, oldest first.
+    pub hours: Vec<Hour>,
+}
+
+fn share(part: Option<u64>, whole: u64) -> Option<f64> {
+    #[allow(clippy::cast_precision_loss, reason = "a share for a reader; decisions use integers")]
+    part.filter(|_| whole > 0).map(|part| part as f64 / whole as f64)
+}
+
+/// Builds the API's view. `node` is the load of the machine where the tenant
+/// lives; `stated` the regions of its profile.
+pub fn usage_metrics(
+    usage: &TenantUsage,
+    node: Option<&NodeUsage>,
+    stated: Option<Vec<String>>,
+) -> UsageMetrics {
+    let mut basis = BTreeMap::new();
+    for (name, metric) in [
+        ("vehicle_count", Metric::Vehicles),
+        ("gps_points_today", Metric::GpsPoints),
+        ("api_calls_today", Metric::ApiCalls),
+        ("storage_used_mb", Metric::StorageBytes),
+        ("peak_concurrent_users", Metric::ClientConnections),
+        ("average_response_time_ms", Metric::RequestDurationUs),
+        ("error_rate", Metric::ApiErrors),
+        ("growth_rate", Metric::GpsPoints),
+        ("cpu_utilization", Metric::CpuUs),
+        ("memory_utilization", Metric::MemoryBytes),
+        ("database_connections", Metric::DbConnections),
+        ("disk_utilization", Metric::StorageBytes),
+        ("batch_operations", Metric::BatchOperations),
+        ("real_time_operations", Metric::RealtimeOperations),
+    ] {
+        if usage.seen.contains(metric) {
+            let attributed = usage.attributed.contains(metric);
+            basis.insert(name, if attributed { "attributed" } else { "measured" });
+        }
+    }
+    if stated.is_some() {
+        basis.insert("geographic_distribution", "stated");
+    }
+    let whole_cpu = node.map_or(0, |node| u64::from(node.cpu_count) * 1000);
+    UsageMetrics {
+        vehicle_count: usage.vehicles,
+        gps_points_today: usage.gps_points_today,
+        api_calls_today: usage.api_calls_today,
+        storage_used_mb: usage.storage_bytes.map(|bytes| bytes / 1_000_000),
+        peak_concurrent_users: usage.peak_clients_24h,
+        average_response_time_ms: share(usage.mean_response_us, 1000),
+        error_rate: share(usage.error_rate_bp.map(u64::from), 10_000),
+        geographic_distribution: stated,
+        #[allow(clippy::cast_precision_loss, reason = "a share for a reader")]
+        growth_rate: usage.growth_bp.map(|bp| bp as f64 / 10_000.0),
+        resource_utilization: ResourceUtilization {
+            cpu_utilization: share(usage.cpu_millicores, whole_cpu),
+            node_cpu_utilization: share(node.and_then(|node| node.cpu_bp), 10_000),
+            memory_utilization: share(
+                usage.memory_bytes,
+                node.map_or(0, |node| node.memory_total_bytes),
+            ),
+            database_connections: usage.db_connections,
+            disk_utilization: share(
+                usage.storage_bytes,
+                node.map_or(0, |node| node.disk_total_bytes),
+            ),
+            cpu_millicores: usage.cpu_millicores,
+            memory_bytes: usage.memory_bytes,
+        },
+        patterns: Patterns {
+            peak_hours: peak_hours(&usage.hours),
+            seasonal_patterns: None,
+            batch_operations: usage.batch_operations_today,
+            real_time_operations: usage.realtime_operations_today,
+            hours: usage.hours.to_vec(),
+        },
+        basis,
+        node: usage.node,
+        reported_at_us: usage.at_us,
+        window_covered_ms: usage.window_covered_ms,
+    }
+}
+
+/// The hours of the day (0 to 23, UTC) that reach four fifths of the busiest
+/// one's work, ascending; none where nothing was done.
+pub fn peak_hours(hours: &[Hour; 24]) -> Vec<u32> {
+    let work = |hour: &Hour| hour.api_calls.saturating_add(hour.gps_points);
+    let busiest = hours.iter().map(work).max().unwrap_or(0);
+    let mut peaks: Vec<u32> = hours
+        .iter()
+        .filter(|hour| busiest > 0 && u128::from(work(hour)) * 5 >= u128::from(busiest) * 4)
+        .filter_map(|hour| u32::try_from(hour.index.rem_euclid(24)).ok())
+        .collect();
+    peaks.sort_unstable();
+    peaks
+}
+
+fn small(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn points(value: u64) -> BasisPoints {
+    BasisPoints(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// What the decision engine takes of a tenant's usage. The GPS points of a
+/// day are those of the busiest of the last 7.
+pub fn for_decision(
+    usage: &TenantUsage,
+    node: Option<&NodeUsage>,
+    tenants_on_node: Option<u32>,
+) -> Usage {
+    let whole_cpu = node.map_or(0, |node| u64::from(node.cpu_count) * 1000);
+    Usage {
+        vehicle_count: usage.vehicles.map(small),
+        gps_points_today: usage
+            .seen
+            .contains(Metric::GpsPoints)
+            .then_some(usage.week_gps_points_per_day),
+        gps_points_per_second: usage
+            .seen
+            .contains(Metric::GpsPoints)
+            .then(|| small(usage.gps_points_per_kilosecond.div_ceil(1000))),
+        storage_used_mb: usage.storage_bytes.map(|bytes| bytes / 1_000_000),
+        peak_concurrent_users: usage.peak_clients_24h.map(small),
+        average_response_time_ms: usage.mean_response_us.map(|us| small(us.div_ceil(1000))),
+        error_rate: usage.error_rate_bp.map(|bp| points(u64::from(bp))),
+        geographic_distribution: None,
+        node_cpu: node.and_then(|node| node.cpu_bp).map(points),
+        cpu_of_node: usage
+            .cpu_millicores
+            .filter(|_| whole_cpu > 0)
+            .map(|used| points(used.saturating_mul(10_000) / whole_cpu)),
+        tenants_on_node,
+    }
+}
+
+/// The week's largest figures, for the advice on plans.
+pub fn week_peaks(usage: &TenantUsage) -> WeekPeaks {
+    let known = |metric, value| usage.seen.contains(metric).then_some(value);
+    WeekPeaks {
+        vehicles: known(Metric::Vehicles, usage.week_vehicles),
+        gps_points_per_day: known(Metric::GpsPoints, usage.week_gps_points_per_day),
+        storage_mb: known(Metric::StorageBytes, usage.week_storage_bytes / 1_000_000),
+        users: known(Metric::ClientConnections, usage.week_clients),
+    }
+}
+
+/// What a tenant takes of its node, for placement: of the time-varying
+/// dimensions the larger of the last minutes and of the busiest full hour.
+/// What was not seen takes `average`.
+pub fn amounts(usage: &TenantUsage, average: Amounts) -> Amounts {
+    let hour_us = 3_600_000_000_u64;
+    let busiest =
+        |value: fn(&Hour) -> u64| usage.hours.iter().take(23).map(value).max().unwrap_or(0);
+    let seen = |metric| usage.seen.contains(metric);
+    Amounts {
+        cpu: usage.cpu_millicores.map_or(average.cpu, |now| {
+            MilliCpu(now.max(busiest(|hour| hour.cpu_us).saturating_mul(1000) / hour_us))
+        }),
+        memory: usage
+            .memory_bytes
+            .map_or(average.memory, |now| Bytes(now.max(busiest(|hour| hour.memory_bytes_max)))),
+        disk: usage.storage_bytes.map_or(average.disk, Bytes),
+        db_connections: usage
+            .db_connections
+            .map_or(average.db_connections, |now| MilliConnections(now.saturating_mul(1000))),
+        gps: if seen(Metric::GpsPoints) {
+            let hourly = busiest(|hour| hour.gps_points).saturating_mul(1000) / 3600;
+            MilliPoints(usage.gps_points_per_kilosecond.max(hourly))
+        } else {
+            average.gps
+        },
+    }
+}
+
+/// What a host as a whole takes, strangers and the system included.
+pub fn host_amounts(node: &NodeUsage) -> Amounts {
+    Amounts {
+        cpu: MilliCpu(node.cpu_millicores.unwrap_or(0)),
+        memory: Bytes(node.memory_used_bytes),
+        disk: Bytes(node.disk_used_bytes),
+        db_connections: MilliConnections(node.db_connections.saturating_mul(1000)),
+        gps: MilliPoints(0),
+    }
+}
