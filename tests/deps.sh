@@ -193,7 +193,15 @@ install() {
         -o "$(hook Pre before)" -o "$(hook Post after)" install "$@"
 }
 
+# An apt-get of ours was killed half way and its hook never ran.
+leftover() {
+    [ -d "$state" ] || grep -q -s "$marker" "$policy" || return 1
+    pid=$(sed -n 's|.*/proc/\([0-9][0-9]*\) .*|\1|p' "$policy" 2>/dev/null | head -n 1)
+    [ -z "$pid" ] || [ ! -d "/proc/$pid" ]
+}
+
 check() {
+    if [ "$(id -u)" = 0 ] && leftover; then after; fi
     list=$(missing "$1")
     if [ -z "$list" ]; then exit 0; fi
     if ! command -v apt-get >/dev/null 2>&1; then

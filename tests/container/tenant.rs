@@ -1,0 +1,35 @@
+//! What runs in a tenant's own container in the demo: it holds a little
+//! memory and burns a little CPU, so that both are seen in its cgroup.
+//!
+//! Not a part of the workspace: plain rustc makes one static binary of it,
+//! which is the whole container image (see tests/src/containers).
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// A number from the environment, or the default when it is absent or none.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn main() {
+    let megabytes = number("TENANT_MEMORY_MB", 8).min(256);
+    let busy = Duration::from_millis(number("TENANT_BUSY_MS", 4).min(50));
+
+    // Only pages that were written to count as used.
+    let mut held = vec![0_u8; (megabytes << 20) as usize];
+    for byte in held.iter_mut().step_by(4096) {
+        *byte = 1;
+    }
+    loop {
+        let start = Instant::now();
+        let mut mixed = 1_u64;
+        while start.elapsed() < busy {
+            for _ in 0..1000 {
+                mixed = black_box(mixed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+            }
+        }
+        black_box(&held);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
