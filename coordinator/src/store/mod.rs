@@ -17,6 +17,9 @@ pub mod placements;
 pub mod tenants;
 pub mod usage;
 
+#[doc(hidden)]
+pub mod testing;
+
 mod embedded_migrations {
     refinery::embed_migrations!("src/store/schema");
 }
