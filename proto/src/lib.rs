@@ -6,6 +6,7 @@
 //! rustls configurations.
 
 pub mod ids;
+pub mod tls;
 pub mod units;
 
 /// Generated from `link.proto`.
