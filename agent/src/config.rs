@@ -1,13 +1,26 @@
 //! The agent's configuration: a TOML file, then the environment.
 //!
 //! Unknown keys are refused with file, line and key: a typing mistake in a
-//! configuration must never be a silent default.
+//! configuration must never be a silent default. [`Config::load`] reads the
+//! file, lets the environment override it, and checks the whole at once, so
+//! that an operator sees every problem of a file in one run.
+
+mod check;
+mod environment;
+mod load;
+mod secret;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use load::{ConfigError, DEFAULT_PATH, Problem};
+pub use secret::SecretUrl;
 
 /// Everything `webhost-agent run` reads.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -22,7 +35,11 @@ pub struct Config {
     /// How often sources are read, unless the coordinator says otherwise.
     #[serde(default = "default_interval_ms")]
     pub interval_ms: u32,
+    /// May be missing in the file, when the environment has it.
+    #[serde(default)]
     pub coordinator: Coordinator,
+    #[serde(default)]
+    pub host: Host,
     #[serde(default)]
     pub containers: Containers,
     pub postgres: Option<Postgres>,
@@ -35,14 +52,29 @@ pub struct Config {
 }
 
 /// Where the coordinator is.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Coordinator {
     /// "host:port" of the link.
     pub address: String,
     /// "host:port" of enrolment; the link's host with the next port when
     /// absent.
     pub enrolment_address: Option<String>,
+}
+
+/// The machine itself.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Host {
+    /// A path on the file system that holds the tenants' data; its size is
+    /// the node's disk.
+    pub disk: PathBuf,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self { disk: "/".into() }
+    }
 }
 
 /// Containers that belong to one tenant each.
@@ -75,11 +107,21 @@ impl Default for Containers {
 pub struct Postgres {
     /// A libpq connection string or URL. A password belongs in a file named
     /// by `password_file`, or the role uses peer authentication.
-    pub url: String,
+    pub url: SecretUrl,
     pub password_file: Option<PathBuf>,
     /// How often tables are looked through for counts and sizes.
     #[serde(default = "default_survey_s")]
     pub survey_interval_s: u32,
+    /// The time series of GPS points, for nodes without the application's
+    /// metrics; found by its columns when absent.
+    pub points_table: Option<String>,
+}
+
+impl Postgres {
+    /// A section with defaults, as the seeds' variables make it.
+    pub(crate) fn at(url: SecretUrl) -> Self {
+        Self { url, password_file: None, survey_interval_s: default_survey_s(), points_table: None }
+    }
 }
 
 /// The WebHost application beside the agent.
@@ -94,6 +136,13 @@ pub struct App {
     /// Which series means which metric; keys are metric names of ours.
     #[serde(default)]
     pub names: BTreeMap<String, String>,
+}
+
+impl App {
+    /// A section with defaults.
+    pub(crate) fn at(metrics_url: String) -> Self {
+        Self { metrics_url, label: default_app_label(), names: BTreeMap::new() }
+    }
 }
 
 /// The processes that all tenants share, whose CPU and memory are split.

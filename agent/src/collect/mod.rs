@@ -1,1 +1,6 @@
-//! Part of the agent.
+//! What the agent measures, one file per source.
+pub mod app;
+pub mod counter;
+pub mod host;
+pub mod proc;
+pub mod source;
