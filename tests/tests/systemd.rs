@@ -1,0 +1,163 @@
+//! The units, their users and their example configuration, as systemd and our
+//! own parsers see them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn systemd_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd")
+}
+
+/// systemd-analyze is part of Debian's systemd package. A machine without it
+/// (a slim container) has no units to check either; the reason is printed.
+fn systemd_analyze() -> Option<Command> {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        eprintln!("systemd-analyze is not installed here: units not checked");
+        return None;
+    }
+    Some(Command::new("systemd-analyze"))
+}
+
+/// Output of a command that must succeed.
+fn succeeds(command: &mut Command) -> String {
+    let output = command.output().expect("starts");
+    let words = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success(), "{command:?}:\n{words}");
+    words
+}
+
+/// A copy of the units whose programs exist, so that `verify` judges the rest.
+fn units_with_programs() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    for name in ["webhost-agent.service", "webhost-coordinator.service"] {
+        let unit = std::fs::read_to_string(systemd_dir().join(name)).expect("the unit");
+        let program = format!("/usr/local/bin/{}", name.trim_end_matches(".service"));
+        assert!(unit.contains(&format!("ExecStart={program} ")), "{name} runs {program}");
+        let unit = unit.replace(&program, "/bin/true");
+        std::fs::write(dir.path().join(name), unit).expect("written");
+    }
+    dir
+}
+
+#[test]
+fn systemd_finds_nothing_to_say_about_the_units() {
+    let Some(mut verify) = systemd_analyze() else { return };
+    let dir = units_with_programs();
+    let words = succeeds(verify.args(["verify", "--man=no", "--recursive-errors=no"]).args([
+        dir.path().join("webhost-agent.service"),
+        dir.path().join("webhost-coordinator.service"),
+    ]));
+    // It warns about an unknown or misplaced setting and succeeds all the
+    // same; lines about other units of this machine are not ours.
+    let ours: Vec<&str> = words.lines().filter(|line| line.contains("webhost-")).collect();
+    assert!(ours.is_empty(), "{ours:#?}");
+}
+
+#[test]
+fn the_units_are_as_tight_as_promised() {
+    // In tenths, as systemd takes a threshold: 15 is 1.5.
+    for (unit, tenths) in [("webhost-agent.service", 15), ("webhost-coordinator.service", 11)] {
+        let Some(mut security) = systemd_analyze() else { return };
+        let words = succeeds(
+            security
+                .args(["security", "--offline=true", "--no-pager"])
+                .arg(format!("--threshold={tenths}"))
+                .arg(systemd_dir().join(unit)),
+        );
+        let score = words.lines().find(|line| line.contains("Overall exposure level"));
+        eprintln!("{}", score.unwrap_or("no score printed").trim());
+    }
+}
+
+#[test]
+fn the_threshold_bites() {
+    let Some(mut security) = systemd_analyze() else { return };
+    let dir = units_with_programs();
+    let unit = dir.path().join("webhost-agent.service");
+    let text = std::fs::read_to_string(&unit).expect("the unit");
+    let loose: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with("SystemCallFilter=") && *line != "PrivateUsers=yes")
+        .collect();
+    std::fs::write(&unit, loose.join("\n")).expect("written");
+    let status = security
+        .args(["security", "--offline=true", "--no-pager", "--threshold=15"])
+        .arg(&unit)
+        .output()
+        .expect("starts")
+        .status;
+    assert!(!status.success(), "a loosened unit must not pass");
+}
+
+#[test]
+fn drop_ins_say_only_what_systemd_knows() {
+    let Some(mut verify) = systemd_analyze() else { return };
+    let dir = units_with_programs();
+    let drop_in = dir.path().join("webhost-agent.service.d");
+    std::fs::create_dir(&drop_in).expect("created");
+    for name in ["docker", "network"] {
+        let file = systemd_dir().join(format!("drop-ins/webhost-agent-{name}.conf"));
+        std::fs::copy(&file, drop_in.join(format!("{name}.conf"))).expect("copied");
+    }
+    let words = succeeds(
+        verify
+            .args(["verify", "--man=no", "--recursive-errors=no"])
+            .arg(dir.path().join("webhost-agent.service")),
+    );
+    let ours: Vec<&str> = words.lines().filter(|line| line.contains("webhost-")).collect();
+    assert!(ours.is_empty(), "{ours:#?}");
+}
+
+#[test]
+fn users_and_directories_are_those_of_the_units() {
+    let users =
+        std::fs::read_to_string(systemd_dir().join("sysusers.d/webhost.conf")).expect("sysusers.d");
+    for name in ["webhost-agent", "webhost-coordinator"] {
+        let unit = std::fs::read_to_string(systemd_dir().join(format!("{name}.service")))
+            .expect("the unit");
+        assert!(unit.contains(&format!("\nUser={name}\n")), "{name} has its own user");
+        let line = users
+            .lines()
+            .find(|line| line.starts_with(&format!("u {name} ")))
+            .unwrap_or_else(|| panic!("sysusers.d has no {name}"));
+        assert!(line.contains(&format!("/var/lib/{name} ")), "its home is its state: {line}");
+        assert!(unit.contains(&format!("\nStateDirectory={name}\n")), "{name}");
+    }
+}
+
+/// Every commented default of an example, switched on: `#key = …` becomes
+/// `key = …`, prose stays a comment.
+fn with_defaults(example: &str) -> String {
+    let is_setting = |line: &&str| {
+        line.strip_prefix('#').is_some_and(|rest| {
+            rest.starts_with('[')
+                || rest.split_once(" = ").is_some_and(|(key, _)| {
+                    !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                })
+        })
+    };
+    let mut text = String::new();
+    for line in example.lines() {
+        text.push_str(if is_setting(&line) { &line[1..] } else { line });
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn the_agents_example_is_understood_by_the_agent() {
+    let example = std::fs::read_to_string(systemd_dir().join("agent.toml")).expect("the example");
+    for text in [example.clone(), with_defaults(&example)] {
+        let config: webhost_agent::config::Config =
+            toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(config.status_socket, Path::new("/run/webhost-agent/status.sock"));
+        assert_eq!(config.state_dir, Path::new("/var/lib/webhost-agent"));
+    }
+    let wrong = example.replace("metrics_url", "metrics_ulr");
+    let refused = toml::from_str::<webhost_agent::config::Config>(&wrong);
+    assert!(refused.is_err(), "a typing mistake is refused");
+}
