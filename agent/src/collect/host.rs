@@ -131,14 +131,14 @@ impl HostSource {
             Some(system) => system,
             none => none.insert(System::new_with_specifics(RefreshKind::nothing())?),
         };
-        system.refresh_memory_specifics(MemoryRefreshKind::everything())?;
+        system.refresh_memory_specifics(MemoryRefreshKind::everything());
         Ok((system.total_memory(), system.used_memory(), system.used_swap()))
     }
 
     fn network(&mut self) -> Result<(), sysinfo::Error> {
         let networks = match &mut self.networks {
             Some(networks) => {
-                networks.refresh(true)?;
+                networks.refresh(true);
                 networks
             }
             none => none.insert(Networks::new_with_refreshed_list()?),
