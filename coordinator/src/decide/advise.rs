@@ -139,8 +139,8 @@ pub fn recommend_plan(
             })
         }
         Mode::SingleTenant if above(week, plan, high) => {
-            let next = catalog.plans_of(Mode::SingleTenant).skip_while(|p| p.name != plan.name);
-            next.skip(1).next().map(|to| {
+            let mut next = catalog.plans_of(Mode::SingleTenant).skip_while(|p| p.name != plan.name);
+            next.nth(1).map(|to| {
                 advice(AdviceKind::UpgradePlan, to, "High usage suggests the next plan up")
             })
         }

@@ -146,6 +146,13 @@ amount!(
     BasisPoints, 4
 );
 
+impl Cents {
+    /// So many whole dollars (or euros).
+    pub const fn dollars(whole: i64) -> Self {
+        Self(whole * 100)
+    }
+}
+
 impl Hundredths {
     /// Certainty.
     pub const ONE: Self = Self(100);

@@ -44,3 +44,10 @@ pub use migrate::{Approval, Migration, Residence, auto_approve, evaluate_migrati
 pub use plans::{Catalog, CatalogError, Infrastructure, Mode, NodeShape, Plan, PlanName, Region};
 pub use profile::{Compliance, Profile, ProfileError, ProfileOverrides, Usage};
 pub use recommend::{Decision, Target, recommend};
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_moves;

@@ -39,10 +39,10 @@ impl Default for Costs {
         Self {
             dollars_per_euro: BasisPoints(10_620),
             shared_server: vec![
-                item("server", 65_00),
-                item("storage box", 3_81),
-                item("domain and tls", 10_00),
-                item("monitoring", 5_00),
+                item("server", 6500),
+                item("storage box", 381),
+                item("domain and tls", 1000),
+                item("monitoring", 500),
             ],
         }
     }
@@ -72,7 +72,7 @@ fn plans() -> Vec<Plan> {
     vec![
         Plan {
             name: "hobby".into(),
-            price: Cents(15_00),
+            price: Cents::dollars(15),
             mode: Mode::MultiTenant,
             vehicles: 5,
             gps_points_per_day: 50_000,
@@ -89,7 +89,7 @@ fn plans() -> Vec<Plan> {
         },
         Plan {
             name: "starter".into(),
-            price: Cents(49_00),
+            price: Cents::dollars(49),
             mode: Mode::SingleTenant,
             vehicles: 25,
             gps_points_per_day: 500_000,
@@ -102,11 +102,11 @@ fn plans() -> Vec<Plan> {
             gps_points_per_second: 2000,
             users: 100,
             queries_per_second: 5000,
-            cost: Some(Cents(8_00)),
+            cost: Some(Cents::dollars(8)),
         },
         Plan {
             name: "professional".into(),
-            price: Cents(149_00),
+            price: Cents::dollars(149),
             mode: Mode::SingleTenant,
             vehicles: 100,
             gps_points_per_day: 2_000_000,
@@ -119,11 +119,11 @@ fn plans() -> Vec<Plan> {
             gps_points_per_second: 5000,
             users: 250,
             queries_per_second: 10_000,
-            cost: Some(Cents(8_00)),
+            cost: Some(Cents::dollars(8)),
         },
         Plan {
             name: "business".into(),
-            price: Cents(399_00),
+            price: Cents::dollars(399),
             mode: Mode::SingleTenant,
             vehicles: 500,
             gps_points_per_day: 10_000_000,
@@ -136,7 +136,7 @@ fn plans() -> Vec<Plan> {
             gps_points_per_second: 10_000,
             users: 500,
             queries_per_second: 20_000,
-            cost: Some(Cents(60_00)),
+            cost: Some(Cents::dollars(60)),
         },
     ]
 }

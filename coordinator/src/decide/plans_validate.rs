@@ -145,7 +145,7 @@ impl Catalog {
         let key = "costs.dollars_per_euro";
         ensure(rate > BasisPoints(0) && rate.0 <= 1_000_000, key, "must be above 0, at most 100")?;
         for item in &self.costs.shared_server {
-            let good = (0..=100_000_000_00).contains(&item.euros.0);
+            let good = (0..=10_000_000_000).contains(&item.euros.0);
             let key = format!("costs.shared_server.{}", item.name);
             ensure(good, key, "must be from 0 to 100000000")?;
         }

@@ -234,7 +234,7 @@ fn alternatives(
             "Could save costs with shared resources",
             // A shared server that a rule forbids is no alternative.
             profile.vehicle_count <= 5
-                && profile.budget < Cents(100_00)
+                && profile.budget < Cents::dollars(100)
                 && regimes.is_empty()
                 && rules.is_empty(),
         ),
@@ -278,7 +278,7 @@ fn reason(mode: Mode, profile: &Profile, confidence: Hundredths, rules: &[HardRu
             vec![
                 (regimes.is_empty(), "No special compliance needs"),
                 (profile.vehicle_count <= 5, "Small fleet size"),
-                (profile.budget < Cents(50_00), "Budget-conscious customer"),
+                (profile.budget < Cents::dollars(50), "Budget-conscious customer"),
             ],
         ),
         Mode::SingleTenant => (

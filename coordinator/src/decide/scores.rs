@@ -90,7 +90,7 @@ pub struct Scores {
 /// The table: what each factor adds, in the order of [`Factor::ALL`]. Source:
 /// the seeds' scoring functions, as settled in the decision table.
 pub fn points(profile: &Profile) -> [Points; 6] {
-    let dollars = |n: i64| Cents(n * 100);
+    let dollars = Cents::dollars;
     let budget = profile.budget;
     let vehicles = profile.vehicle_count;
     let compliance = &profile.compliance_requirements;

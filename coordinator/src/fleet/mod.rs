@@ -23,3 +23,6 @@ pub mod place;
 pub use load::{Amounts, Dimension, Load, MilliConnections, MilliPoints};
 pub use node::{Measured, NodeState, Standing};
 pub use place::{Demand, Home, NoRoom, Placed, Policy, Refusal, Refused, RunnerUp, place};
+
+#[cfg(test)]
+mod tests;
