@@ -1,6 +1,8 @@
 //! The coordinator's end of the link: sessions of agents, delivery of
 //! commands, enrolment, and the certificate authority.
 
+pub mod authority;
+pub mod sealing;
 mod signals;
 
 pub use signals::{Listener, Signal, Signals};

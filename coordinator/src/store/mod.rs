@@ -10,8 +10,11 @@ mod text;
 
 pub mod api_tokens;
 pub mod audit;
+pub mod certificates;
 pub mod decisions;
 pub mod idempotency;
+pub mod join_tokens;
+pub mod node_link;
 pub mod nodes;
 pub mod placements;
 pub mod tenants;
