@@ -1,1 +1,56 @@
-//! Part of the agent.
+//! The data path of a move: one tenant's rows from the database beside this
+//! agent to another node's, while the tenant keeps writing.
+//!
+//! # Theory of operation
+//!
+//! For the duration of a move each tenant table carries row triggers that fire
+//! for this tenant alone. They are the *guard* (a write passes only where the
+//! tenant's fence row says `active`) and, on the source, the *key log* (the
+//! row's primary key is appended to a log table). With them in place:
+//!
+//! | step | what it does | undo |
+//! |---|---|---|
+//! | preflight | reads both sides, lists every problem | – |
+//! | guard | fence rows, guards, key log | drop them |
+//! | copy | one snapshot, taken after the last trigger; binary COPY, chunk by chunk | delete the tenant's rows on the target |
+//! | drain | logged keys: re-read the current row, replace it on the target, compare, commit there, forget the key here | – |
+//! | verify | exact hash of both sides, minus the keys logged meanwhile | – |
+//! | cut over | fence closed ▸ rest applied, `active` prepared ▸ `moved` commits (**point of no return**) ▸ target commits | before it: roll back |
+//! | finish | log and the target's guards removed; the source keeps guard and fence row | – |
+//!
+//! Row data is never carried by the log: a key says "look again", so a replay
+//! is harmless, and the order of changes doesn't matter.
+//!
+//! **Invariant:** the target becomes `active` only in a transaction whose
+//! commit is sent after the source's `moved` is known to be durable.
+//!
+//! **Invariant:** rows are applied only towards a database whose fence row,
+//! locked by the applying transaction, is `standby` for this very move.
+//!
+//! **Invariant:** every statement that deletes or replaces tenant rows names
+//! the tenant in its WHERE clause.
+//!
+//! **Invariant:** the two fence rows alone decide what a restarted mover does
+//! ([`recover`]).
+//!
+//! The work runs in a child process ([`child`]) that the agent's
+//! [`supervisor`] restarts when it dies. Read in this order.
+
+pub mod catalog;
+pub mod connect;
+pub mod copy;
+pub mod cut_over;
+pub mod drain;
+pub mod error;
+pub mod fail;
+pub mod fence;
+pub mod finish;
+pub mod guard;
+pub mod preflight;
+pub mod recover;
+pub mod run;
+pub mod spec;
+pub mod sql;
+pub mod statements;
+pub mod undo;
+pub mod verify;

@@ -1,0 +1,267 @@
+//! The key log, applied until little is left.
+//!
+//! One source transaction takes keys off the log and reads their current rows
+//! in one snapshot; it stays open until the target has committed, so that a
+//! key is forgotten only after its row is durable there. Each batch is
+//! compared on the target before it commits.
+
+use futures_util::future::join3;
+use tokio::time::Instant;
+use tokio_postgres::Statement;
+use tokio_postgres::error::SqlState;
+
+use super::catalog::Table;
+use super::connect::Conn;
+use super::copy;
+use super::error::MoveError;
+use super::run::{Pair, Run};
+use super::spec::{Drained, Progress};
+use super::sql;
+use super::statements::{self, Batch, TableSql};
+
+/// A log this short ends a drain.
+pub const SHORT: u64 = 200;
+
+/// When this returns, the log was short, or writers kept it long for the time
+/// we had; what remains is said. Idempotent.
+///
+/// # Errors
+/// [`MoveError::Mismatch`] when the target keeps another row than was sent.
+pub async fn run(run: &Run, pair: &Pair) -> Result<Drained, MoveError> {
+    let tables = run.guarded_tables(pair).await?;
+    let mut drain = Drain::prepare(run, pair, &tables).await?;
+    let drained = drain.until_short().await?;
+    drain.vacuum().await?;
+    run.fail.point("after_drain")?;
+    Ok(drained)
+}
+
+/// A prepared drain over the pair's sessions.
+pub struct Drain<'a> {
+    run: &'a Run,
+    pair: &'a Pair,
+    sql: Vec<TableSql<'a>>,
+    take_off: Statement,
+    /// Delete, insert, compare and (where there are references) the check of
+    /// them; prepared when a table's first key comes by.
+    apply: Vec<Option<Apply>>,
+    references: Vec<String>,
+    keys: u64,
+}
+
+struct Apply {
+    delete: Statement,
+    insert: Statement,
+    compare: Statement,
+    references: Option<Statement>,
+}
+
+impl<'a> Drain<'a> {
+    /// Prepares what every batch needs.
+    ///
+    /// # Errors
+    /// What a database said.
+    pub async fn prepare(
+        run: &'a Run,
+        pair: &'a Pair,
+        tables: &'a [Table],
+    ) -> Result<Self, MoveError> {
+        let sql: Vec<TableSql<'a>> =
+            tables.iter().map(|table| TableSql::new(table, &run.spec)).collect();
+        let take_off = pair.source.prepare(&statements::take_off(&run.spec, &sql)).await?;
+        Ok(Self {
+            apply: tables.iter().map(|_| None).collect(),
+            references: references(tables),
+            run,
+            pair,
+            sql,
+            take_off,
+            keys: 0,
+        })
+    }
+
+    /// Batches until the log is short or patience ends.
+    ///
+    /// # Errors
+    /// As for [`Drain::batch`].
+    pub async fn until_short(&mut self) -> Result<Drained, MoveError> {
+        let until = Instant::now() + self.run.tuning.drain_patience;
+        let started = Instant::now();
+        loop {
+            let taken = self.batch(Some(self.run.tuning.drain_batch)).await?;
+            let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+            self.run.progress.send_replace(Progress {
+                table: sql::log_table(self.run.spec.move_id),
+                rows_done: self.keys,
+                rows_per_second: self.keys.saturating_mul(1000) / millis,
+                ..Progress::default()
+            });
+            if taken <= SHORT || Instant::now() >= until {
+                break;
+            }
+        }
+        let remaining: i64 = self
+            .pair
+            .source
+            .one(&format!("select count(*) from {}", sql::log_table(self.run.spec.move_id)), &[])
+            .await?
+            .get(0);
+        Ok(Drained { keys: self.keys, remaining: remaining.max(0).cast_unsigned() })
+    }
+
+    /// One batch of up to `limit` log rows (all for none); answers how many
+    /// distinct keys it had.
+    ///
+    /// # Errors
+    /// [`MoveError::Mismatch`]; [`MoveError::Refused`] when a row points to a
+    /// reference that the target lacks; what a database said. The log keeps
+    /// the keys then.
+    pub async fn batch(&mut self, limit: Option<i64>) -> Result<u64, MoveError> {
+        match self.attempt(limit).await {
+            // Two rows swapped a secondary unique value, and the batch had
+            // only one of them.
+            Err(error) if limit.is_some() && error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                self.attempt(None).await
+            }
+            other => other,
+        }
+    }
+
+    async fn attempt(&mut self, limit: Option<i64>) -> Result<u64, MoveError> {
+        let outcome = self.transact(limit).await;
+        if outcome.is_err() {
+            // Both roll back; a connection that is gone did so by itself, and
+            // the first error is the one to tell.
+            for conn in [&self.pair.target, &self.pair.source] {
+                if let Err(error) = conn.batch("ROLLBACK").await {
+                    tracing::debug!(%error, "rollback after a failed batch");
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn transact(&mut self, limit: Option<i64>) -> Result<u64, MoveError> {
+        let (source, target) = (&self.pair.source, &self.pair.target);
+        source
+            .batch("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL synchronous_commit = off")
+            .await?;
+        let rows = source
+            .client()
+            .query(&self.take_off, &[&limit])
+            .await
+            .map_err(|error| source.error(error))?;
+        if rows.is_empty() {
+            source.batch("ROLLBACK").await?;
+            return Ok(0);
+        }
+        let mut batch = Batch::default();
+        for row in &rows {
+            let tab: i16 = row.get(0);
+            batch.push(usize::try_from(tab).unwrap_or(usize::MAX), row.get(1), row.get(2));
+        }
+        self.run.fail.point("mid_drain")?;
+
+        target
+            .batch(
+                "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL synchronous_commit = on",
+            )
+            .await?;
+        copy::standby(self.run, target, "FOR UPDATE").await?;
+        for (number, group) in &batch.groups {
+            self.ready(*number).await?;
+            let (Some(sql), Some(Some(apply))) = (self.sql.get(*number), self.apply.get(*number))
+            else {
+                return Err(MoveError::refused(format!(
+                    "the key log names the unknown table {number}"
+                )));
+            };
+            let target = &self.pair.target;
+            let keys: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
+                group.keys.iter().map(|column| column as _).collect();
+            let mut keys_and_rows = keys.clone();
+            keys_and_rows.push(&group.rows);
+            let rows: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&group.rows];
+            let client = target.client();
+            // In one round trip: the first poll of each sends it, in order.
+            let (deleted, inserted, compared) = join3(
+                client.execute(&apply.delete, &keys),
+                client.execute(&apply.insert, &rows),
+                client.query(&apply.compare, &keys_and_rows),
+            )
+            .await;
+            deleted.map_err(|error| target.error(error))?;
+            inserted.map_err(|error| target.error(error))?;
+            let wrong = compared.map_err(|error| target.error(error))?;
+            if !wrong.is_empty() {
+                let keys: Vec<String> = wrong.iter().map(|row| row.get(0)).collect();
+                return Err(MoveError::Mismatch {
+                    table: sql.table.name.clone(),
+                    keys: keys.join(" "),
+                });
+            }
+            if let Some(check) = &apply.references {
+                let missing =
+                    client.query(check, &keys).await.map_err(|error| target.error(error))?;
+                if let Some(row) = missing.first() {
+                    let what: String = row.get(0);
+                    return Err(MoveError::refused(format!(
+                        "a row of {} points to a row that the target lacks: {what}",
+                        sql.table.name
+                    )));
+                }
+            }
+        }
+        self.pair.target.batch("COMMIT").await?;
+        self.run.fail.point("between_commits")?;
+        self.pair.source.batch("COMMIT").await?;
+        let keys = batch.keys as u64;
+        self.keys += keys;
+        Ok(keys)
+    }
+
+    async fn ready(&mut self, number: usize) -> Result<(), MoveError> {
+        let Some(sql) = self.sql.get(number) else { return Ok(()) };
+        let Some(slot) = self.apply.get_mut(number) else { return Ok(()) };
+        if slot.is_some() {
+            return Ok(());
+        }
+        let target: &Conn = &self.pair.target;
+        let arg = |at: usize| format!("${}::text[]", at + 1);
+        let rows = format!("${}::text[]", sql.key_width() + 1);
+        let references = &self.references;
+        *slot = Some(Apply {
+            delete: target.prepare(&sql.delete(&arg)).await?,
+            insert: target.prepare(&sql.insert("$1::text[]")).await?,
+            compare: target.prepare(&sql.compare(&arg, &rows)).await?,
+            references: match sql.dangling(&arg, |parent| references.iter().any(|r| r == parent)) {
+                Some(check) => Some(target.prepare(&check).await?),
+                None => None,
+            },
+        });
+        Ok(())
+    }
+
+    /// Makes the log's scan short again.
+    ///
+    /// # Errors
+    /// What the source said.
+    pub async fn vacuum(&self) -> Result<(), MoveError> {
+        self.pair.source.batch(&format!("VACUUM {}", sql::log_table(self.run.spec.move_id))).await
+    }
+
+    /// Keys drained so far.
+    pub fn drained(&self) -> u64 {
+        self.keys
+    }
+}
+
+/// Tables outside the tenant's that its rows point to.
+pub fn references(tables: &[Table]) -> Vec<String> {
+    tables
+        .iter()
+        .flat_map(|table| &table.foreign_keys)
+        .map(|key| key.parent.clone())
+        .filter(|parent| !tables.iter().any(|table| table.name == *parent))
+        .collect()
+}

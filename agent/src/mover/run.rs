@@ -1,0 +1,319 @@
+//! One step of one move: sessions opened, standing read, work done.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::catalog::{self, Catalog, Rules, Table};
+use super::connect::{Conn, Endpoint};
+use super::error::{Kind, MoveError, Side};
+use super::fail::Fail;
+use super::fence;
+use super::recover::{self, Standing};
+use super::spec::{CutOver, Done, Preflight, Progress, Serving, Spec, Step};
+use super::sql::{self, Lock, SCHEMA};
+use super::{copy, cut_over, drain, finish, guard, preflight, undo, verify};
+
+/// What may be set differently in tests.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Pages of a table that one part of the copy covers.
+    pub copy_part_pages: u32,
+    /// Rows of the log that one drain takes.
+    pub drain_batch: i64,
+    /// How long a drain goes on while writers keep up with it.
+    pub drain_patience: Duration,
+    /// How often the fence is tried.
+    pub fence_attempts: u32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            copy_part_pages: 16_384,
+            drain_batch: 2_000,
+            drain_patience: Duration::from_secs(60),
+            fence_attempts: 40,
+        }
+    }
+}
+
+/// All that a step needs.
+pub struct Run {
+    pub spec: Spec,
+    pub rules: Rules,
+    pub source: Endpoint,
+    pub target: Endpoint,
+    pub tuning: Tuning,
+    pub fail: Fail,
+    /// The latest progress; a slow reader misses some.
+    pub progress: watch::Sender<Progress>,
+}
+
+/// The two sessions that do the work. Each holds its side's mover lock, so
+/// that what an older mover still has in flight is over before we start.
+pub struct Pair {
+    pub source: Conn,
+    pub target: Conn,
+}
+
+impl Run {
+    /// Carries one step out.
+    ///
+    /// # Errors
+    /// [`MoveError`]; its kind says what may be done next.
+    pub async fn step(&self, step: Step) -> Result<Done, MoveError> {
+        if step == Step::Preflight {
+            return self.preflight().await.map(Done::Preflight);
+        }
+        let outcome = self.attempt(step).await;
+        match outcome {
+            // Whether `moved` was committed is not known when a connection
+            // broke in the cut-over: new sessions read it off the fence rows.
+            Err(error) if step == Step::CutOver && error.kind() == Kind::Interrupted => {
+                if matches!(error, MoveError::FailPoint(_)) {
+                    return Err(error);
+                }
+                match self.settled().await {
+                    Ok(Some(result)) => Ok(Done::CutOver(result)),
+                    Ok(None) => Err(error),
+                    Err(second) => {
+                        tracing::warn!(%second, "the fence rows could not be read yet");
+                        Err(error)
+                    }
+                }
+            }
+            other => other,
+        }
+    }
+
+    async fn preflight(&self) -> Result<Preflight, MoveError> {
+        let pair = Pair {
+            source: self.connect(Side::Source).await?,
+            target: self.connect(Side::Target).await?,
+        };
+        preflight::check(self, &pair).await
+    }
+
+    async fn attempt(&self, step: Step) -> Result<Done, MoveError> {
+        let pair = self.open().await?;
+        let switched = match self.standing(&pair).await? {
+            Standing::Before => None,
+            Standing::PastThePoint => Some(cut_over::forward(self, &pair).await?),
+            Standing::Switched => Some(self.already_switched(&pair).await?),
+            Standing::TwoActive => return Err(self.two_active(&pair).await),
+            Standing::Stale(why) => {
+                return Err(MoveError::refused(format!(
+                    "move {} of tenant {} at epoch {}: {why}",
+                    self.spec.move_id, self.spec.tenant, self.spec.epoch
+                )));
+            }
+        };
+        match (step, switched) {
+            (Step::Recover, None) => Ok(Done::Recover(Serving::Source)),
+            (Step::Recover, Some(_)) => Ok(Done::Recover(Serving::Target)),
+            (Step::CutOver, Some(result)) => Ok(Done::CutOver(result)),
+            (Step::CutOver, None) => cut_over::run(self, &pair).await.map(Done::CutOver),
+            (Step::Finish, Some(_)) => finish::run(self, &pair).await.map(|()| Done::Finish),
+            (Step::Finish, None) => {
+                Err(MoveError::refused("the tenant was not switched yet: cut over or undo"))
+            }
+            (Step::Undo, Some(_)) => Err(MoveError::refused(
+                "the move is past its point of no return: the target serves the tenant",
+            )),
+            (Step::Undo, None) => undo::run(self, &pair).await.map(|()| Done::Undo),
+            (Step::Guard, None) => guard::install(self, &pair).await.map(|()| Done::Guard),
+            (Step::Copy, None) => copy::run(self, &pair).await.map(Done::Copy),
+            (Step::Drain, None) => drain::run(self, &pair).await.map(Done::Drain),
+            (Step::Verify, None) => verify::run(self, &pair).await.map(Done::Verify),
+            (Step::Guard | Step::Copy | Step::Drain | Step::Verify, Some(_)) => {
+                Err(MoveError::refused(format!("{step}: the tenant was switched already")))
+            }
+            (Step::Preflight, _) => self.preflight().await.map(Done::Preflight),
+        }
+    }
+
+    /// A fresh look after a cut-over whose end is not known.
+    async fn settled(&self) -> Result<Option<CutOver>, MoveError> {
+        let pair = self.open().await?;
+        match self.standing(&pair).await? {
+            Standing::PastThePoint => Ok(Some(cut_over::forward(self, &pair).await?)),
+            Standing::Switched => Ok(Some(self.already_switched(&pair).await?)),
+            Standing::TwoActive => Err(self.two_active(&pair).await),
+            Standing::Before | Standing::Stale(_) => Ok(None),
+        }
+    }
+
+    /// A session of this move with one side.
+    ///
+    /// # Errors
+    /// [`MoveError::Unreachable`].
+    pub async fn connect(&self, side: Side) -> Result<Conn, MoveError> {
+        let endpoint = match side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
+        };
+        endpoint.connect(side, &format!("webhost-mover {}", self.spec.move_id)).await
+    }
+
+    async fn open(&self) -> Result<Pair, MoveError> {
+        let source = self.connect(Side::Source).await?;
+        self.claim(&source, false).await?;
+        let target = self.connect(Side::Target).await?;
+        // We are the one mover: whoever still holds the target's lock is the
+        // leftover of a dead one, perhaps behind a broken tunnel.
+        self.claim(&target, true).await?;
+        for conn in [&source, &target] {
+            conn.batch(sql::BY_KEY).await?;
+        }
+        Ok(Pair { source, target })
+    }
+
+    async fn claim(&self, conn: &Conn, evict: bool) -> Result<(), MoveError> {
+        let key = Lock::Mover(self.spec.tenant).key();
+        for attempt in 0..50_u32 {
+            if conn.one("select pg_try_advisory_lock($1)", &[&key]).await?.get(0) {
+                return Ok(());
+            }
+            if evict && attempt == 2 {
+                conn.query(
+                    "select pg_terminate_backend(l.pid) from pg_locks l \
+                     where l.locktype = 'advisory' and l.granted and l.objsubid = 1 \
+                     and l.database = (select oid from pg_database where datname = current_database()) \
+                     and (l.classid::int8 << 32) | l.objid::int8 = $1",
+                    &[&key],
+                )
+                .await?;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err(MoveError::Blocked {
+            what: format!("the mover's lock of tenant {} on the {}", self.spec.tenant, conn.side()),
+            blockers: "another mover of the same tenant".into(),
+        })
+    }
+
+    async fn standing(&self, pair: &Pair) -> Result<Standing, MoveError> {
+        // The row locks wait for a cut-over that is still being committed.
+        pair.source.batch("BEGIN").await?;
+        let source = fence::read(&pair.source, self.spec.tenant, true).await;
+        pair.source.batch("ROLLBACK").await?;
+        pair.target.batch("BEGIN").await?;
+        let target = fence::read(&pair.target, self.spec.tenant, true).await;
+        pair.target.batch("ROLLBACK").await?;
+        Ok(recover::standing(self.spec.move_id, self.spec.epoch, source?, target?))
+    }
+
+    async fn two_active(&self, pair: &Pair) -> MoveError {
+        let epoch = |fence: Result<Option<fence::Fence>, MoveError>| {
+            fence.ok().flatten().map_or(0, |fence| fence.epoch.0.cast_signed())
+        };
+        let error = MoveError::TwoActive {
+            tenant: self.spec.tenant.to_string(),
+            source_epoch: epoch(fence::read(&pair.source, self.spec.tenant, false).await),
+            target_epoch: epoch(fence::read(&pair.target, self.spec.tenant, false).await),
+        };
+        tracing::error!(%error, "invariant broken");
+        error
+    }
+
+    async fn already_switched(&self, pair: &Pair) -> Result<CutOver, MoveError> {
+        let row = pair
+            .target
+            .one(
+                &format!(
+                    "select epoch, (extract(epoch from updated_at) * 1000000)::int8 \
+                     from {SCHEMA}.fence where customer_id = {}",
+                    sql::tenant_literal(self.spec.tenant)
+                ),
+                &[],
+            )
+            .await?;
+        Ok(CutOver {
+            epoch: self.spec.epoch.next(),
+            fence_us: 0,
+            keys_in_fence: 0,
+            activated_at_us: row.get(1),
+            recovered: true,
+        })
+    }
+
+    /// The tables as both sides have them now.
+    ///
+    /// # Errors
+    /// [`MoveError::Refused`] where they differ, or where one can't move.
+    pub async fn discover_both(&self, pair: &Pair) -> Result<Vec<Table>, MoveError> {
+        let source = catalog::discover(&pair.source, &self.rules).await?;
+        let target = catalog::discover(&pair.target, &self.rules).await?;
+        let mut problems = refusals(&source);
+        problems.extend(catalog::differences(&source.tables, &target.tables));
+        if problems.is_empty() { Ok(source.tables) } else { Err(MoveError::Refused(problems)) }
+    }
+
+    /// The tables as they were when the guards went in.
+    ///
+    /// # Errors
+    /// [`MoveError::Refused`] without guards, or when the tables have changed
+    /// since: rows of a table without guard would be lost.
+    pub async fn guarded_tables(&self, pair: &Pair) -> Result<Vec<Table>, MoveError> {
+        let Some(tables) = self.remembered(&pair.source).await? else {
+            return Err(MoveError::refused(format!(
+                "move {} has no guards on the source: run the step guard first",
+                self.spec.move_id
+            )));
+        };
+        let now = self.discover_both(pair).await?;
+        if now != tables {
+            let changed: Vec<&str> = now
+                .iter()
+                .filter(|table| !tables.contains(table))
+                .chain(tables.iter().filter(|table| !now.contains(table)))
+                .map(|table| table.name.as_str())
+                .collect();
+            return Err(MoveError::refused(format!(
+                "the schema changed during the move ({}): undo it and start again",
+                changed.join(", ")
+            )));
+        }
+        guard::check(&pair.source, &self.spec, &tables).await?;
+        guard::check(&pair.target, &self.spec, &tables).await?;
+        Ok(tables)
+    }
+
+    /// What the guard step wrote down on one side; none when it did not run.
+    ///
+    /// # Errors
+    /// What the database said; a list that can't be read.
+    pub async fn remembered(&self, conn: &Conn) -> Result<Option<Vec<Table>>, MoveError> {
+        let exists: bool = conn
+            .one(&format!("select to_regclass('{SCHEMA}.moves') is not null"), &[])
+            .await?
+            .get(0);
+        if !exists {
+            return Ok(None);
+        }
+        let rows = conn
+            .query(
+                &format!("select tables from {SCHEMA}.moves where move_id = $1"),
+                &[&self.spec.move_id.0],
+            )
+            .await?;
+        rows.first()
+            .map(|row| {
+                serde_json::from_str(row.get(0)).map_err(|error| {
+                    MoveError::refused(format!("{SCHEMA}.moves.tables can't be read: {error}"))
+                })
+            })
+            .transpose()
+    }
+}
+
+/// What a catalog refuses, in sentences.
+pub(super) fn refusals(catalog: &Catalog) -> Vec<String> {
+    catalog
+        .verdicts
+        .iter()
+        .filter(|verdict| verdict.verdict == super::spec::VerdictKind::Refuse)
+        .map(|verdict| format!("table {} can't move: {}", verdict.table, verdict.reason))
+        .collect()
+}

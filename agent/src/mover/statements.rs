@@ -1,0 +1,239 @@
+//! The SQL of one move, generated once from its tables.
+//!
+//! Rows travel as the text of their record (`row::text`), which is exact under
+//! the pinned session settings, and compares bytewise.
+
+use super::catalog::Table;
+use super::spec::Spec;
+use super::sql;
+
+/// What a whole row is called; a column of this name would shadow it.
+const ROW: &str = "webhost_fleet_row";
+
+/// The statements of one table. Keys are text arrays, one per key column.
+pub struct TableSql<'a> {
+    pub table: &'a Table,
+    tenant: String,
+}
+
+impl<'a> TableSql<'a> {
+    /// The statements of `table` for the move's tenant.
+    pub fn new(table: &'a Table, spec: &Spec) -> Self {
+        Self { table, tenant: sql::tenant_literal(spec.tenant) }
+    }
+
+    /// How many key columns there are.
+    pub fn key_width(&self) -> usize {
+        self.table.key.len()
+    }
+
+    /// `alias."id" = (value)::uuid AND … AND alias."customer_id" = tenant`
+    fn matches(&self, alias: &str, value: impl Fn(usize) -> String) -> String {
+        let mut terms: Vec<String> = self
+            .table
+            .key_columns()
+            .enumerate()
+            .map(|(at, column)| {
+                format!("{alias}.{} = ({})::{}", column.name, value(at), column.cast)
+            })
+            .collect();
+        terms.push(format!("{alias}.{} = {}", self.table.tenant, self.tenant));
+        terms.join(" AND ")
+    }
+
+    /// The tenant's rows, for any alias.
+    pub fn of_tenant(&self, alias: &str) -> String {
+        format!("{alias}.{} = {}", self.table.tenant, self.tenant)
+    }
+
+    /// The text of the current row whose key is the array `k`, or null.
+    pub fn current(&self, k: &str) -> String {
+        format!(
+            "(SELECT {ROW}::text FROM {} AS {ROW} WHERE {})",
+            self.table.name,
+            self.matches(ROW, |at| format!("({k})[{}]", at + 1))
+        )
+    }
+
+    /// `unnest(a, b) AS k(k1, k2)`
+    fn keys(&self, arg: &dyn Fn(usize) -> String, extra: Option<(String, &str)>) -> String {
+        let mut args: Vec<String> = (0..self.key_width()).map(arg).collect();
+        let mut names: Vec<String> = (1..=self.key_width()).map(|at| format!("k{at}")).collect();
+        if let Some((value, name)) = extra {
+            args.push(value);
+            names.push(name.into());
+        }
+        format!("unnest({}) AS k({})", args.join(", "), names.join(", "))
+    }
+
+    /// Deletes the tenant's rows of these keys. Arguments: the key arrays.
+    pub fn delete(&self, arg: &dyn Fn(usize) -> String) -> String {
+        format!(
+            "DELETE FROM {} AS x USING {} WHERE {}",
+            self.table.name,
+            self.keys(arg, None),
+            self.matches("x", |at| format!("k.k{}", at + 1))
+        )
+    }
+
+    /// Inserts the given rows, if they are the tenant's. Argument: the rows.
+    pub fn insert(&self, rows: &str) -> String {
+        let columns = self.table.copied();
+        let values: Vec<String> = columns.iter().map(|name| format!("(y.r).{name}")).collect();
+        format!(
+            "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM \
+             (SELECT u.rec::{name} AS r FROM unnest({rows}) AS u(rec) WHERE u.rec IS NOT NULL OFFSET 0) AS y \
+             WHERE (y.r).{} = {}",
+            columns.join(", "),
+            values.join(", "),
+            self.table.tenant,
+            self.tenant,
+            name = self.table.name,
+        )
+    }
+
+    /// Keys whose stored row is not the one that was sent, at most five.
+    /// Arguments: the key arrays, then the rows.
+    pub fn compare(&self, arg: &dyn Fn(usize) -> String, rows: &str) -> String {
+        let shown: Vec<String> = (1..=self.key_width()).map(|at| format!("k.k{at}")).collect();
+        format!(
+            "SELECT concat_ws(',', {}) FROM {} WHERE (SELECT {ROW}::text FROM {} AS {ROW} WHERE {}) \
+             IS DISTINCT FROM k.rec LIMIT 5",
+            shown.join(", "),
+            self.keys(arg, Some((rows.to_owned(), "rec"))),
+            self.table.name,
+            self.matches(ROW, |at| format!("k.k{}", at + 1))
+        )
+    }
+
+    /// Foreign keys of the given rows that point to nothing, by name. None
+    /// where the table has no foreign key that `wanted` takes.
+    pub fn dangling(
+        &self,
+        arg: &dyn Fn(usize) -> String,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Option<String> {
+        let checks: Vec<String> = self
+            .table
+            .foreign_keys
+            .iter()
+            .filter(|key| wanted(&key.parent))
+            .map(|key| {
+                format!(
+                    "SELECT {} FROM {} JOIN {} AS x ON {} WHERE {}",
+                    sql::literal(&format!("{} to {}", key.name, key.parent)),
+                    self.keys(arg, None),
+                    self.table.name,
+                    self.matches("x", |at| format!("k.k{}", at + 1)),
+                    points_to_nothing(key, "x"),
+                )
+            })
+            .collect();
+        (!checks.is_empty()).then(|| format!("{} LIMIT 5", checks.join(" UNION ")))
+    }
+
+    /// All foreign keys of the tenant's rows that point to nothing.
+    pub fn all_dangling(&self) -> Option<String> {
+        let checks: Vec<String> = self
+            .table
+            .foreign_keys
+            .iter()
+            .map(|key| {
+                format!(
+                    "(SELECT {} FROM {} AS x WHERE {} AND {} LIMIT 1)",
+                    sql::literal(&format!("{} to {}", key.name, key.parent)),
+                    self.table.name,
+                    self.of_tenant("x"),
+                    points_to_nothing(key, "x"),
+                )
+            })
+            .collect();
+        (!checks.is_empty()).then(|| checks.join(" UNION ALL "))
+    }
+
+    /// The arrays that a trigger appends: `ARRAY[NEW."id"::text, …]`.
+    pub fn logged_key(&self, row: &str) -> String {
+        let parts: Vec<String> = self
+            .table
+            .key_columns()
+            .map(|c| format!("{row}.{}::pg_catalog.text", c.name))
+            .collect();
+        format!("ARRAY[{}]", parts.join(", "))
+    }
+}
+
+fn points_to_nothing(key: &super::catalog::ForeignKey, alias: &str) -> String {
+    let set: Vec<String> =
+        key.columns.iter().map(|column| format!("{alias}.{column} IS NOT NULL")).collect();
+    let same: Vec<String> = key
+        .columns
+        .iter()
+        .zip(&key.parent_columns)
+        .map(|(child, parent)| format!("p.{parent} = {alias}.{child}"))
+        .collect();
+    format!(
+        "{} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {})",
+        set.join(" AND "),
+        key.parent,
+        same.join(" AND ")
+    )
+}
+
+/// Keys of one table with their current rows.
+#[derive(Debug, Default, Clone)]
+pub struct Group {
+    /// One vector per key column.
+    pub keys: Vec<Vec<String>>,
+    pub rows: Vec<Option<String>>,
+}
+
+/// What was taken from the key log at once, by table number.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub groups: std::collections::BTreeMap<usize, Group>,
+    /// Distinct keys.
+    pub keys: usize,
+}
+
+impl Batch {
+    /// Adds one key.
+    pub fn push(&mut self, table: usize, key: Vec<String>, row: Option<String>) {
+        let group = self.groups.entry(table).or_default();
+        group.keys.resize(key.len(), Vec::new());
+        for (column, value) in group.keys.iter_mut().zip(key) {
+            column.push(value);
+        }
+        group.rows.push(row);
+        self.keys += 1;
+    }
+}
+
+/// `CASE b.tab WHEN 0 THEN (current row) … END`: scalar subqueries, so that
+/// the planner can only look keys up.
+pub fn current_rows(tables: &[TableSql<'_>]) -> String {
+    let arms: Vec<String> = tables
+        .iter()
+        .enumerate()
+        .map(|(at, table)| format!("WHEN {at} THEN {}", table.current("b.k")))
+        .collect();
+    format!("CASE b.tab {} END", arms.join(" "))
+}
+
+/// Takes up to `$1` rows off the log (all for null) and reads the current rows.
+pub fn take_off(spec: &Spec, tables: &[TableSql<'_>]) -> String {
+    let log = sql::log_table(spec.move_id);
+    format!(
+        "WITH d AS (DELETE FROM {log} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {log} LIMIT $1::int8)) RETURNING tab, k), \
+         b AS (SELECT DISTINCT tab, k FROM d) SELECT b.tab, b.k, {} FROM b",
+        current_rows(tables)
+    )
+}
+
+/// Reads the whole log with the current rows, leaving it as it is.
+pub fn look_up(spec: &Spec, tables: &[TableSql<'_>]) -> String {
+    format!(
+        "SELECT b.tab, b.k, {} FROM (SELECT DISTINCT tab, k FROM {}) AS b",
+        current_rows(tables),
+        sql::log_table(spec.move_id)
+    )
+}
