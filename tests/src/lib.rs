@@ -1,2 +1,3 @@
 pub mod containers;
 pub mod schema;
+pub mod writers;

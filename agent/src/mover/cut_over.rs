@@ -270,12 +270,14 @@ impl<'a> Fence<'a> {
         let mut activated = false;
         for message in &messages {
             if let SimpleQueryMessage::Row(row) = message {
-                match (row.get(0), row.get(1)) {
+                // The statements answer with one to three columns.
+                let column = |at: usize| row.try_get(at).ok().flatten();
+                match (column(0), column(1)) {
                     (Some("standby"), _) => standby = true,
                     (Some("active"), _) => activated = true,
                     (Some("differs"), Some(what)) => {
                         return Err(MoveError::Mismatch {
-                            table: row.get(2).unwrap_or_default().to_owned(),
+                            table: column(2).unwrap_or_default().to_owned(),
                             keys: what.to_owned(),
                         });
                     }
