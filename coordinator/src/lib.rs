@@ -11,5 +11,8 @@ pub mod embedded;
 pub mod fleet;
 pub mod link;
 pub mod moves;
+pub mod run;
+pub mod signup;
+pub mod slots;
 pub mod store;
 pub mod usage;

@@ -106,15 +106,17 @@ pub async fn list(
     client.query(&sql, &[&after.map(|id| id.0), &limit]).await?.iter().map(node).collect()
 }
 
-/// Every node of `kind` that may get tenants, its rows locked in the order of
-/// their ids until the transaction ends: whoever takes or gives back a slot
-/// holds this lock, so two never take the same one.
-pub async fn lock_active(
+/// Every node of `kind` that is not revoked, its rows locked in the order of
+/// their ids until the transaction ends: whoever takes a slot holds this
+/// lock, so two never take the same one. (Not `for update`: rows that refer
+/// to a node may be written meanwhile.)
+pub async fn lock_all(
     client: &impl GenericClient,
     kind: NodeKind,
 ) -> Result<Vec<Node>, StoreError> {
     let sql = format!(
-        "select {COLUMNS} from nodes where kind = $1 and state = 'active' order by id for update"
+        "select {COLUMNS} from nodes where kind = $1 and state <> 'revoked'
+         order by id for no key update"
     );
     client.query(&sql, &[&kind]).await?.iter().map(node).collect()
 }
@@ -127,7 +129,7 @@ pub async fn get(client: &impl GenericClient, id: NodeId) -> Result<Option<Node>
 
 /// One node, its row locked until the transaction ends.
 pub async fn lock(client: &impl GenericClient, id: NodeId) -> Result<Option<Node>, StoreError> {
-    let sql = format!("select {COLUMNS} from nodes where id = $1 for update");
+    let sql = format!("select {COLUMNS} from nodes where id = $1 for no key update");
     client.query_opt(&sql, &[&id.0]).await?.as_ref().map(node).transpose()
 }
 
@@ -175,13 +177,15 @@ pub async fn connected(
     row.as_ref().map(node).transpose()
 }
 
-/// Notes that nodes reported, at most every five seconds each.
+/// Notes that nodes reported, at most every five seconds each. Never waits: a
+/// row that a signup holds is noted by the next report.
 pub async fn seen(client: &impl GenericClient, nodes: &[Uuid]) -> Result<(), StoreError> {
     client
         .execute(
-            "update nodes set last_seen_at = now()
-             where id = any($1)
-               and (last_seen_at is null or last_seen_at < now() - interval '5 seconds')",
+            "update nodes set last_seen_at = now() where id in (
+               select id from nodes where id = any($1)
+                 and (last_seen_at is null or last_seen_at < now() - interval '5 seconds')
+               for no key update skip locked)",
             &[&nodes],
         )
         .await?;

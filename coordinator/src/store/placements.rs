@@ -1,7 +1,7 @@
 //! Placements: which node serves a tenant, since when, under which epoch.
 //!
 //! **Invariant:** a slot is taken and given back only by a transaction that
-//! holds the lock of the node's row (see [`super::nodes::lock_active`]).
+//! holds the lock of the node's row (see [`super::nodes::lock_all`]).
 
 use jiff::Timestamp;
 use serde::Serialize;

@@ -1,0 +1,1 @@
+//! How the parts of one coordinator are put together.
