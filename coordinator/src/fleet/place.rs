@@ -253,10 +253,10 @@ struct Fit {
     filled: Hundredths,
 }
 
-/// What may be filled of `capacity`.
+/// What may be filled of `capacity`, rounded down, without leaving 64 bits.
 fn allowance(capacity: u64, limit: Hundredths) -> u64 {
-    let limit = u128::try_from(limit.0).unwrap_or(0);
-    u64::try_from(u128::from(capacity) * limit / 100).unwrap_or(u64::MAX)
+    let limit = u64::try_from(limit.0).unwrap_or(0).min(100);
+    capacity / 100 * limit + capacity % 100 * limit / 100
 }
 
 fn fit(node: &NodeState, demand: &Demand, policy: &Policy) -> Result<Fit, Refusal> {
@@ -353,8 +353,11 @@ fn fit_dedicated(
 /// `part` of `whole` in ten-thousandths, rounded down; `whole` is not 0 and
 /// `part` not more than it.
 fn share(part: u64, whole: u64) -> u64 {
-    let share = u128::from(part) * 10_000 / u128::from(whole);
-    u64::try_from(share).unwrap_or(10_000)
+    match part.checked_mul(10_000) {
+        Some(scaled) => scaled / whole,
+        // Wide division is slow, and only absurd sizes need it.
+        None => u64::try_from(u128::from(part) * 10_000 / u128::from(whole)).unwrap_or(10_000),
+    }
 }
 
 /// Ten-thousandths as hundredths, rounded up: nearly full reads as full.
