@@ -1,3 +1,10 @@
+//! What the tests, the demo and the benchmarks share: the application's
+//! schema, a stand-in for the application, devices that load it, and a fleet
+//! of real processes.
+
+pub mod app;
 pub mod containers;
+pub mod harness;
+pub mod load;
 pub mod schema;
 pub mod writers;
