@@ -14,6 +14,7 @@ pub mod certificates;
 pub mod decisions;
 pub mod idempotency;
 pub mod join_tokens;
+pub mod moves;
 pub mod node_link;
 pub mod nodes;
 pub mod placements;

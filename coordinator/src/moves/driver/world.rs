@@ -1,0 +1,321 @@
+//! A fleet of rows and a scripted agent, for the driver's tests.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use uuid::Uuid;
+use webhost_proto::ids::{CommandId, MoveId, NodeId, TenantId};
+use webhost_proto::wire::{
+    self, CommandReply, FailureKind, MoveStepKind, command, command_reply, move_step_done,
+};
+
+use crate::link::Signals;
+use crate::moves::{Approval, Driver, NewMove, Progress, Timing};
+use crate::store::commands::{self, Answered};
+use crate::store::{Store, moves, testing};
+
+pub(crate) struct World {
+    pub store: Store,
+    pub signals: Signals,
+    pub timing: Timing,
+    pub tenant: TenantId,
+    pub source: NodeId,
+    pub target: NodeId,
+    pub now: Timestamp,
+}
+
+/// What the agents do about one command; none leaves it unanswered.
+pub(crate) type Script<'a> = &'a mut dyn FnMut(&command::Kind) -> Option<command_reply::Outcome>;
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let store = testing::database().await;
+        let (tenant, source, target) =
+            (TenantId::generate(), NodeId::generate(), NodeId::generate());
+        let client = store.client().await.expect("a client");
+        for (id, name, kind, shape) in
+            [(source, "shared-1", "shared", "ax52"), (target, "dedicated-1", "dedicated", "big")]
+        {
+            client
+                .execute(
+                    "insert into nodes (id, name, kind, shape, region, state, tunnel_address,
+                                        connected_at, last_seen_at)
+                     values ($1, $2, $3, $4, 'iad', 'active', '10.0.0.1:7403', now(), now())",
+                    &[&id.0, &name, &kind, &shape],
+                )
+                .await
+                .expect("a node");
+        }
+        client
+            .execute(
+                "insert into tenants (id, slug, name, email, plan, state)
+                 values ($1, 'acme', 'Acme', 'a@example.com', 'hobby', 'active')",
+                &[&tenant.0],
+            )
+            .await
+            .expect("a tenant");
+        client
+            .execute(
+                "insert into placements (tenant_id, node_id, mode, state, epoch)
+                 values ($1, $2, 'multi_tenant', 'active', 1)",
+                &[&tenant.0, &source.0],
+            )
+            .await
+            .expect("a placement");
+        drop(client);
+        let now = Timestamp::now();
+        let (signals, timing) = (Signals::default(), Timing::default());
+        Self { store, signals, timing, tenant, source, target, now }
+    }
+
+    /// A driver that knows nothing but the database: as after a restart.
+    pub(crate) fn driver(&self) -> Driver {
+        let progress = Progress::new(self.store.clone(), Duration::from_secs(1));
+        Driver::new(self.store.clone(), self.timing.clone(), self.signals.clone(), progress)
+    }
+
+    pub(crate) fn upgrade(&self) -> NewMove {
+        NewMove {
+            tenant: self.tenant,
+            mode: "single_tenant".into(),
+            plan: "starter".into(),
+            regions: vec!["iad".into()],
+            target: None,
+            requested_by: "system".into(),
+            reason: "it has outgrown its server".into(),
+            decision_id: None,
+            approval: Approval::Given { by: "rule".into() },
+        }
+    }
+
+    pub(crate) async fn request(&self) -> MoveId {
+        crate::moves::request(&self.store, self.upgrade()).await.expect("a move")
+    }
+
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.now = crate::moves::timing::later(self.now, time);
+    }
+
+    pub(crate) async fn tick(&self) {
+        self.driver().tick(self.now).await.expect("a tick");
+    }
+
+    /// Every command that an agent has not answered, with its node.
+    pub(crate) async fn open_commands(&self) -> Vec<(NodeId, CommandId, command::Kind)> {
+        let client = self.store.client().await.expect("a client");
+        let mut open = Vec::new();
+        for node in [self.source, self.target] {
+            for command in
+                commands::open_for(&**client, node, self.now).await.expect("open commands")
+            {
+                let id = CommandId::from_wire(&command.id).expect("an id");
+                open.push((node, id, command.kind.expect("a kind")));
+            }
+        }
+        open
+    }
+
+    pub(crate) async fn answer(
+        &self,
+        node: NodeId,
+        id: CommandId,
+        outcome: command_reply::Outcome,
+    ) -> Answered {
+        let reply = CommandReply { command_id: id.to_wire(), outcome: Some(outcome) };
+        let client = self.store.client().await.expect("a client");
+        commands::answer(&**client, id, node, &reply).await.expect("answers")
+    }
+
+    /// The agents answer what `script` says; then the driver, newly started,
+    /// has a look. Repeated until nothing is answered any more.
+    pub(crate) async fn play(&mut self, script: Script<'_>) {
+        let mut ignored = HashSet::new();
+        for _ in 0..200 {
+            self.tick().await;
+            let mut answered = false;
+            for (node, id, kind) in self.open_commands().await {
+                if ignored.contains(&id) {
+                    continue;
+                }
+                match script(&kind) {
+                    Some(outcome) => {
+                        self.answer(node, id, outcome).await;
+                        answered = true;
+                    }
+                    None => {
+                        ignored.insert(id);
+                    }
+                }
+            }
+            if !answered && self.open_commands().await.iter().all(|c| ignored.contains(&c.1)) {
+                // A pause before another try may be all that is left.
+                let before = self.snapshot().await;
+                self.pass(self.timing.longest_pause);
+                self.tick().await;
+                if self.snapshot().await == before {
+                    return;
+                }
+            }
+        }
+        panic!("the move never comes to rest: {:?}", self.snapshot().await);
+    }
+
+    async fn snapshot(&self) -> (Vec<String>, usize) {
+        let client = self.store.client().await.expect("a client");
+        let rows = client
+            .query("select state from moves where ended_at is null", &[])
+            .await
+            .expect("states");
+        let count: i64 =
+            client.query_one("select count(*) from commands", &[]).await.expect("count").get(0);
+        (rows.iter().map(|row| row.get(0)).collect(), usize::try_from(count).expect("a count"))
+    }
+
+    pub(crate) async fn row(&self, id: MoveId) -> moves::Move {
+        let client = self.store.client().await.expect("a client");
+        moves::get(&**client, id).await.expect("reads").expect("the move")
+    }
+
+    pub(crate) async fn state(&self, id: MoveId) -> &'static str {
+        self.row(id).await.state.as_str()
+    }
+
+    /// Placement states by node, and the tenant's epoch.
+    pub(crate) async fn books(&self) -> (Vec<(&'static str, String, i64)>, i64) {
+        let client = self.store.client().await.expect("a client");
+        let rows = client
+            .query("select node_id, state, epoch from placements order by id", &[])
+            .await
+            .expect("placements");
+        let placements = rows
+            .iter()
+            .map(|row| {
+                let node: Uuid = row.get(0);
+                let side = if node == self.source.0 { "source" } else { "target" };
+                (side, row.get(1), row.get(2))
+            })
+            .collect();
+        let epoch = client.query_one("select epoch from tenants", &[]).await.expect("epoch").get(0);
+        (placements, epoch)
+    }
+
+    pub(crate) async fn assert_stayed(&self, id: MoveId, ending: &str) {
+        assert_eq!(self.state(id).await, ending);
+        let (placements, epoch) = self.books().await;
+        assert_eq!(epoch, 1);
+        assert_eq!(placements[0], ("source", "active".to_owned(), 1));
+        assert!(placements[1..].iter().all(|p| p.1 == "ended"), "{placements:?}");
+        self.assert_settled().await;
+    }
+
+    pub(crate) async fn assert_moved(&self, id: MoveId) {
+        assert_eq!(self.state(id).await, "completed");
+        let (placements, epoch) = self.books().await;
+        assert_eq!(epoch, 2);
+        let expected = [("source", "kept".to_owned(), 1), ("target", "active".to_owned(), 2)];
+        assert_eq!(placements, expected);
+        self.assert_settled().await;
+    }
+
+    /// No command is on its way, and no ticket is left in the database.
+    pub(crate) async fn assert_settled(&self) {
+        assert_eq!(self.open_commands().await, []);
+        let client = self.store.client().await.expect("a client");
+        let left: i64 = client
+            .query_one(
+                "select (select count(*) from commands where body <> '' and move_id is not null)
+                      + (select count(*) from moves where durable->>'ticket' is not null)",
+                &[],
+            )
+            .await
+            .expect("counts")
+            .get(0);
+        assert_eq!(left, 0, "tickets left in the database");
+    }
+
+    pub(crate) async fn audit(&self, id: MoveId) -> Vec<String> {
+        let client = self.store.client().await.expect("a client");
+        client
+            .query(
+                "select action from audit where subject = 'move' and subject_id = $1 order by id",
+                &[&id.to_string()],
+            )
+            .await
+            .expect("audit")
+            .iter()
+            .map(|row| row.get(0))
+            .collect()
+    }
+
+    pub(crate) async fn result(&self, id: MoveId) -> Value {
+        self.row(id).await.result
+    }
+}
+
+/// The word for a command: the state of the move that sends it.
+pub(crate) fn name(kind: &command::Kind) -> &'static str {
+    match kind {
+        command::Kind::ListTenants(_) => "list_tenants",
+        command::Kind::OpenTunnel(_) => "open_tunnel",
+        command::Kind::CloseTunnel(_) => "close_tunnel",
+        command::Kind::MoveStep(step) => match step.step() {
+            MoveStepKind::Preflight => "preflight",
+            MoveStepKind::Guard => "guard",
+            MoveStepKind::Copy => "copy",
+            MoveStepKind::Drain => "drain",
+            MoveStepKind::Verify => "verify",
+            MoveStepKind::CutOver => "cut_over",
+            MoveStepKind::Finish => "finish",
+            MoveStepKind::Undo => "undo",
+            MoveStepKind::Unspecified => "unspecified",
+        },
+    }
+}
+
+/// The good answer to a command.
+pub(crate) fn good(kind: &command::Kind) -> command_reply::Outcome {
+    let step = match kind {
+        command::Kind::ListTenants(_) => panic!("a move lists no tenants"),
+        command::Kind::OpenTunnel(_) => {
+            return command_reply::Outcome::TunnelOpened(wire::TunnelOpened {
+                address: "10.0.0.9:7403".into(),
+            });
+        }
+        command::Kind::CloseTunnel(_) => {
+            return command_reply::Outcome::TunnelClosed(wire::TunnelClosed {});
+        }
+        command::Kind::MoveStep(step) => step,
+    };
+    let epoch = step.spec.as_ref().expect("a spec").epoch;
+    let result = match step.step() {
+        MoveStepKind::Preflight => {
+            Some(move_step_done::Result::Preflight(wire::PreflightResult::default()))
+        }
+        MoveStepKind::Copy => Some(move_step_done::Result::Copy(wire::CopyResult {
+            rows: 200_000,
+            bytes: 1 << 24,
+            duration_us: 2_000_000,
+        })),
+        MoveStepKind::Drain => Some(move_step_done::Result::Drain(wire::DrainResult::default())),
+        MoveStepKind::Verify => Some(move_step_done::Result::Verify(wire::VerifyResult::default())),
+        MoveStepKind::CutOver => Some(move_step_done::Result::CutOver(wire::CutOverResult {
+            epoch: epoch + 1,
+            fence_us: 4900,
+            ..wire::CutOverResult::default()
+        })),
+        MoveStepKind::Guard
+        | MoveStepKind::Finish
+        | MoveStepKind::Undo
+        | MoveStepKind::Unspecified => None,
+    };
+    command_reply::Outcome::MoveStepDone(wire::MoveStepDone { step: step.step, result })
+}
+
+pub(crate) fn failed(kind: FailureKind) -> command_reply::Outcome {
+    command_reply::Outcome::Failed(wire::Failed {
+        kind: kind.into(),
+        message: format!("scripted {kind:?}"),
+    })
+}

@@ -1,0 +1,480 @@
+//! Moves, their events, and what a move changes in the books: placements and
+//! the tenant's epoch.
+//!
+//! **Invariant:** a move's row changes only by [`save`], which compares state,
+//! epoch and revision in the UPDATE itself: of two drivers one wins, and the
+//! other's transaction writes nothing at all.
+//! **Invariant:** every change of state is one transaction with its event,
+//! its audit row, the outgoing command and the placements that it changes.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use tokio_postgres::{GenericClient, Row};
+use uuid::Uuid;
+use webhost_proto::ids::{CommandId, Epoch, MoveId, NodeId, TenantId};
+
+use super::StoreError;
+use crate::moves::durable::Durable;
+use crate::moves::state::{Ending, State};
+
+/// One row of `moves`.
+#[derive(Clone, Debug)]
+pub struct Move {
+    /// Its id.
+    pub id: MoveId,
+    /// Whom it moves.
+    pub tenant: TenantId,
+    /// "upgrade", "downgrade", "lateral" or "dedicated".
+    pub kind: String,
+    /// From where.
+    pub source: NodeId,
+    /// To where, once a node is reserved.
+    pub target: Option<NodeId>,
+    /// The decision that it comes from.
+    pub decision_id: Option<Uuid>,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// Who asked for it.
+    pub requested_by: String,
+    /// Where it is.
+    pub state: State,
+    /// The tenant's epoch on the source.
+    pub epoch: Epoch,
+    /// Who said yes.
+    pub approved_by: Option<String>,
+    /// When.
+    pub approved_at: Option<Timestamp>,
+    /// What the driver remembers.
+    pub durable: Durable,
+    /// The newest progress, as JSON.
+    pub progress: Value,
+    /// What the steps found, by step.
+    pub result: Value,
+    /// Why it waits, repeats or failed.
+    pub error: Option<String>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When its state changed last.
+    pub updated_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+const COLUMNS: &str = "m.id, m.tenant_id, m.kind, m.source_node_id, m.target_node_id, \
+     m.decision_id, m.reason, m.requested_by, m.state, m.epoch, m.approved_by, m.approved_at, \
+     m.durable, m.progress, m.result, m.error, m.created_at, m.updated_at, m.ended_at";
+
+fn read(row: &Row) -> Result<Move, StoreError> {
+    let corrupt = |what, detail: String| StoreError::Corrupt { what, detail };
+    let state: String = row.try_get("state")?;
+    Ok(Move {
+        id: MoveId(row.try_get("id")?),
+        tenant: TenantId(row.try_get("tenant_id")?),
+        kind: row.try_get("kind")?,
+        source: NodeId(row.try_get("source_node_id")?),
+        target: row.try_get::<_, Option<Uuid>>("target_node_id")?.map(NodeId),
+        decision_id: row.try_get("decision_id")?,
+        reason: row.try_get("reason")?,
+        requested_by: row.try_get("requested_by")?,
+        state: state.parse().map_err(|error: crate::moves::state::UnknownState| {
+            corrupt("moves.state", error.to_string())
+        })?,
+        epoch: Epoch(row.try_get::<_, i64>("epoch")?.unsigned_abs()),
+        approved_by: row.try_get("approved_by")?,
+        approved_at: row.try_get("approved_at")?,
+        durable: serde_json::from_value(row.try_get("durable")?)
+            .map_err(|error| corrupt("moves.durable", error.to_string()))?,
+        progress: row.try_get("progress")?,
+        result: row.try_get("result")?,
+        error: row.try_get("error")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+        ended_at: row.try_get("ended_at")?,
+    })
+}
+
+fn durable_json(durable: &Durable) -> Result<Value, StoreError> {
+    serde_json::to_value(durable)
+        .map_err(|error| StoreError::Corrupt { what: "moves.durable", detail: error.to_string() })
+}
+
+/// Epochs are i64 in SQL; one that is not was never stored.
+fn epoch_sql(epoch: Epoch) -> i64 {
+    i64::try_from(epoch.0).unwrap_or(i64::MAX)
+}
+
+/// Writes a new move; false when the tenant has an open one, and then nothing
+/// is written and the transaction is still good.
+pub async fn insert(client: &impl GenericClient, new: &Move) -> Result<bool, StoreError> {
+    let written = client
+        .execute(
+            "insert into moves (id, tenant_id, kind, source_node_id, target_node_id, decision_id,
+                                reason, requested_by, state, epoch, approved_by, approved_at,
+                                durable, error, created_at, updated_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
+             on conflict do nothing",
+            &[
+                &new.id.0,
+                &new.tenant.0,
+                &new.kind,
+                &new.source.0,
+                &new.target.map(|id| id.0),
+                &new.decision_id,
+                &new.reason,
+                &new.requested_by,
+                &new.state.as_str(),
+                &epoch_sql(new.epoch),
+                &new.approved_by,
+                &new.approved_at,
+                &durable_json(&new.durable)?,
+                &new.error,
+                &new.created_at,
+            ],
+        )
+        .await?;
+    Ok(written == 1)
+}
+
+/// What the command that a step waits for has come to.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// When its time ends.
+    pub expires_at: Timestamp,
+    /// The agent said that it has it.
+    pub accepted: bool,
+    /// The protobuf of the reply that ended it.
+    pub reply: Option<Vec<u8>>,
+}
+
+/// A move that has not ended, with the command that it waits for.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Its row.
+    pub row: Move,
+    /// The command; none where none is on its way.
+    pub sent: Option<Sent>,
+}
+
+fn read_open(row: &Row) -> Result<Open, StoreError> {
+    let expires_at: Option<Timestamp> = row.try_get("command_expires_at")?;
+    let sent = match expires_at {
+        None => None,
+        Some(expires_at) => Some(Sent {
+            expires_at,
+            accepted: row.try_get("command_accepted")?,
+            reply: row.try_get("command_reply")?,
+        }),
+    };
+    Ok(Open { row: read(row)?, sent })
+}
+
+const OPEN: &str = "c.expires_at as command_expires_at, \
+     (c.accepted_at is not null) as command_accepted, c.reply as command_reply \
+     from moves m left join commands c on c.id = (m.durable->>'command')::uuid \
+     where m.ended_at is null";
+
+/// The ids of every move that has not ended, oldest first.
+pub async fn open_ids(client: &impl GenericClient) -> Result<Vec<MoveId>, StoreError> {
+    let rows = client
+        .query("select id from moves where ended_at is null order by created_at, id", &[])
+        .await?;
+    rows.iter().map(|row| Ok(MoveId(row.try_get(0)?))).collect()
+}
+
+/// One move that has not ended, with its command's answer, as of now.
+pub async fn open(client: &impl GenericClient, id: MoveId) -> Result<Option<Open>, StoreError> {
+    let sql = format!("select {COLUMNS}, {OPEN} and m.id = $1");
+    client.query_opt(&sql, &[&id.0]).await?.as_ref().map(read_open).transpose()
+}
+
+/// One move, ended or not.
+pub async fn get(client: &impl GenericClient, id: MoveId) -> Result<Option<Move>, StoreError> {
+    let sql = format!("select {COLUMNS} from moves m where m.id = $1");
+    client.query_opt(&sql, &[&id.0]).await?.as_ref().map(read).transpose()
+}
+
+/// The tenant's open move, if there is one.
+pub async fn open_of(
+    client: &impl GenericClient,
+    tenant: TenantId,
+) -> Result<Option<MoveId>, StoreError> {
+    let row = client
+        .query_opt("select id from moves where tenant_id = $1 and ended_at is null", &[&tenant.0])
+        .await?;
+    row.map(|row| Ok(MoveId(row.try_get(0)?))).transpose()
+}
+
+/// Which moves to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Which {
+    /// Only of this tenant.
+    pub tenant: Option<TenantId>,
+    /// Only those that have not ended.
+    pub open: bool,
+    /// Only those before (older than) this one.
+    pub before: Option<MoveId>,
+}
+
+/// Up to `limit` moves, newest first.
+pub async fn list(
+    client: &impl GenericClient,
+    which: Which,
+    limit: i64,
+) -> Result<Vec<Move>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from moves m
+         where ($1::uuid is null or m.tenant_id = $1) and (not $2 or m.ended_at is null)
+           and ($3::uuid is null or m.id < $3)
+         order by m.id desc limit $4"
+    );
+    let (tenant, before) = (which.tenant.map(|id| id.0), which.before.map(|id| id.0));
+    let rows = client.query(&sql, &[&tenant, &which.open, &before, &limit]).await?;
+    rows.iter().map(read).collect()
+}
+
+/// One line of a move's history.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Event {
+    /// When.
+    #[schema(value_type = String)]
+    pub at: Timestamp,
+    /// The move's state from here on.
+    pub state: String,
+    /// What happened.
+    pub message: String,
+    /// Figures.
+    #[schema(value_type = Object)]
+    pub detail: Value,
+}
+
+/// A move's history, oldest first.
+pub async fn events(client: &impl GenericClient, id: MoveId) -> Result<Vec<Event>, StoreError> {
+    let rows = client
+        .query(
+            "select at, state, message, detail from move_events where move_id = $1 order by id",
+            &[&id.0],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Event {
+                at: row.try_get(0)?,
+                state: row.try_get(1)?,
+                message: row.try_get(2)?,
+                detail: row.try_get(3)?,
+            })
+        })
+        .collect()
+}
+
+/// Writes one line of a move's history.
+pub async fn event(
+    client: &impl GenericClient,
+    id: MoveId,
+    event: &Event,
+) -> Result<(), StoreError> {
+    client
+        .execute(
+            "insert into move_events (move_id, at, state, message, detail)
+             values ($1, $2, $3, $4, $5)",
+            &[&id.0, &event.at, &event.state, &event.message, &event.detail],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Writes one audit row about a move.
+pub async fn audit(
+    client: &impl GenericClient,
+    actor: &str,
+    action: &str,
+    row: &Move,
+    message: &str,
+) -> Result<(), StoreError> {
+    let detail = serde_json::json!({ "tenant_id": row.tenant, "message": message });
+    client
+        .execute(
+            "insert into audit (actor, action, subject, subject_id, detail)
+             values ($1, $2, 'move', $3, $4)",
+            &[&actor, &action, &row.id.to_string(), &detail],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Writes `to` over the row that `from` was read from; false, and nothing
+/// written, when the row is no longer in that state, epoch and revision.
+/// `to.durable.revision` must be larger than `from`'s.
+pub async fn save(client: &impl GenericClient, from: &Move, to: &Move) -> Result<bool, StoreError> {
+    let ended = matches!(to.state, State::Ended(_));
+    let revision = i64::try_from(from.durable.revision).unwrap_or(i64::MAX);
+    let written = client
+        .execute(
+            "update moves set state = $5, target_node_id = $6, durable = $7, result = $8,
+                    error = $9, approved_by = $10, approved_at = $11, updated_at = $12::timestamptz,
+                    ended_at = case when $13 then $12::timestamptz end
+             where id = $1 and state = $2 and epoch = $3
+               and (durable->>'revision')::bigint = $4 and ended_at is null",
+            &[
+                &from.id.0,
+                &from.state.as_str(),
+                &epoch_sql(from.epoch),
+                &revision,
+                &to.state.as_str(),
+                &to.target.map(|id| id.0),
+                &durable_json(&to.durable)?,
+                &to.result,
+                &to.error,
+                &to.approved_by,
+                &to.approved_at,
+                &to.updated_at,
+                &ended,
+            ],
+        )
+        .await?;
+    Ok(written == 1)
+}
+
+/// Keeps the newest progress of an open move. Not part of what [`save`]
+/// compares: progress never gets in the way of a transition.
+pub async fn progress(
+    client: &impl GenericClient,
+    id: MoveId,
+    progress: &Value,
+) -> Result<(), StoreError> {
+    client
+        .execute(
+            "update moves set progress = $2 where id = $1 and ended_at is null",
+            &[&id.0, &progress],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The move that a command to `node` belongs to.
+pub async fn of_command(
+    client: &impl GenericClient,
+    node: NodeId,
+    command: CommandId,
+) -> Result<Option<MoveId>, StoreError> {
+    let row = client
+        .query_opt(
+            "select move_id from commands where id = $1 and node_id = $2 and move_id is not null",
+            &[&command.0, &node.0],
+        )
+        .await?;
+    row.map(|row| Ok(MoveId(row.try_get(0)?))).transpose()
+}
+
+/// Afterwards no command of the move is on its way any more, and none holds
+/// the ticket: a step's command carries it, so the bodies are wiped.
+pub async fn settle_commands(client: &impl GenericClient, id: MoveId) -> Result<(), StoreError> {
+    client
+        .execute(
+            "update commands set body = '', replied_at = coalesce(replied_at, now())
+             where move_id = $1 and (replied_at is null or body <> '')",
+            &[&id.0],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Promises the target to the tenant. The caller holds the target's node lock
+/// and has checked its capacity.
+pub async fn reserve_incoming(
+    client: &impl GenericClient,
+    row: &Move,
+    target: NodeId,
+    mode: &str,
+) -> Result<(), StoreError> {
+    client
+        .execute(
+            "insert into placements (tenant_id, node_id, mode, state, epoch)
+             values ($1, $2, $3, 'incoming', $4)",
+            &[&row.tenant.0, &target.0, &mode, &epoch_sql(row.epoch.next())],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Ends the promise of the target. Takes the node's lock first, as everybody
+/// does who gives a slot back.
+pub async fn release_incoming(client: &impl GenericClient, row: &Move) -> Result<(), StoreError> {
+    let Some(target) = row.target else { return Ok(()) };
+    client.execute("select 1 from nodes where id = $1 for update", &[&target.0]).await?;
+    client
+        .execute(
+            "update placements set state = 'ended', ended_at = now()
+             where tenant_id = $1 and node_id = $2 and state = 'incoming'",
+            &[&row.tenant.0, &target.0],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The books follow the switch: the source's placement is kept, the target's
+/// is active, and the tenant's epoch is the target's. False, when the tenant
+/// is not where the move found it any more; then nothing may be committed.
+pub async fn switch_placements(
+    client: &impl GenericClient,
+    row: &Move,
+    epoch: Epoch,
+) -> Result<bool, StoreError> {
+    let Some(target) = row.target else { return Ok(false) };
+    let tenant = client
+        .execute(
+            "update tenants set epoch = $3, updated_at = now() where id = $1 and epoch = $2",
+            &[&row.tenant.0, &epoch_sql(row.epoch), &epoch_sql(epoch)],
+        )
+        .await?;
+    // First the old home: a tenant has one at a time, says a unique index.
+    let kept = client
+        .execute(
+            "update placements set state = 'kept'
+             where tenant_id = $1 and node_id = $2 and state = 'active'",
+            &[&row.tenant.0, &row.source.0],
+        )
+        .await?;
+    let active = client
+        .execute(
+            "update placements set state = 'active', epoch = $3, since = now()
+             where tenant_id = $1 and node_id = $2 and state = 'incoming'",
+            &[&row.tenant.0, &target.0, &epoch_sql(epoch)],
+        )
+        .await?;
+    Ok(tenant == 1 && kept == 1 && active == 1)
+}
+
+/// True when the tenant still lives, under the move's epoch, where the move
+/// found it, and is active. Its row is locked until the transaction ends.
+pub async fn still_at_source(client: &impl GenericClient, row: &Move) -> Result<bool, StoreError> {
+    let found = client
+        .query_opt(
+            "select 1 from tenants t join placements p on p.tenant_id = t.id
+             where t.id = $1 and t.epoch = $2 and t.state = 'active'
+               and p.node_id = $3 and p.state = 'active'
+             for update of t",
+            &[&row.tenant.0, &epoch_sql(row.epoch), &row.source.0],
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
+impl Move {
+    /// The same move, one revision later and updated at `now`.
+    pub fn revised(&self, now: Timestamp) -> Self {
+        let mut next = self.clone();
+        next.durable.revision += 1;
+        next.updated_at = now;
+        next
+    }
+
+    /// How it ended.
+    pub const fn ending(&self) -> Option<Ending> {
+        match self.state {
+            State::Ended(ending) => Some(ending),
+            _ => None,
+        }
+    }
+}
