@@ -32,13 +32,16 @@ pub mod config;
 
 pub mod accept;
 
+mod accepted;
+
 pub mod connect;
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use accept::{Accepted, Acceptor, Counts, Limits, PeerInfo};
+pub use accept::{Acceptor, Counts, Limits};
+pub use accepted::{Accepted, PeerInfo};
 pub use config::{
     enrolment_client, link_client, link_server, open_server, tunnel_client, tunnel_server,
 };
