@@ -202,18 +202,18 @@ impl NoRoom {
 /// # Errors
 /// [`NoRoom`] with each node's reason when none can take it.
 pub fn place(fleet: &[NodeState], demand: &Demand, policy: &Policy) -> Result<Placed, NoRoom> {
+    // The best few so far, best first; most nodes of a large fleet never enter.
+    let keep = policy.runners_up.saturating_add(1);
     let mut fits: Vec<(Score, Fit)> = Vec::new();
     for node in fleet {
-        if let Ok(fit) = fit(node, demand, policy) {
-            fits.push((Score { away: fit.away, waste: fit.waste, node: node.id }, fit));
+        let Ok(fit) = fit(node, demand, policy) else { continue };
+        let score = Score { away: fit.away, waste: fit.waste, node: node.id };
+        if fits.len() < keep || fits.last().is_some_and(|(worst, _)| score < *worst) {
+            let rank = fits.partition_point(|(other, _)| *other < score);
+            fits.insert(rank, (score, fit));
+            fits.truncate(keep);
         }
     }
-    let keep = policy.runners_up.saturating_add(1);
-    if fits.len() > keep {
-        fits.select_nth_unstable_by_key(keep, |(score, _)| *score);
-        fits.truncate(keep);
-    }
-    fits.sort_unstable_by_key(|(score, _)| *score);
     let Some(((best, fit), others)) = fits.split_first() else {
         return Err(refusals(fleet, demand, policy));
     };
