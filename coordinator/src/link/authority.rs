@@ -105,7 +105,7 @@ impl Authority {
         leaves: Leaves,
     ) -> Result<Self, AuthorityError> {
         let mut client = store.client().await?;
-        let transaction = client.transaction().await.map_err(StoreError::from)?;
+        let transaction = (**client).transaction().await.map_err(StoreError::from)?;
         certificates::lock(&transaction).await?;
         let rows = certificates::all(&transaction).await?;
         let find = |role: &str| rows.iter().find(|row| row.role == role);

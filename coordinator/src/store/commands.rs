@@ -62,6 +62,34 @@ pub async fn open_for(
         .collect()
 }
 
+/// Every command that an agent has yet to answer, oldest first, at most 8192:
+/// what is beyond waits for the oldest to be answered or to expire.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for a row that can't be read.
+pub async fn open(
+    client: &impl GenericClient,
+    now: Timestamp,
+) -> Result<Vec<(NodeId, CommandId, wire::Command)>, StoreError> {
+    client
+        .query(
+            "select node_id, id, body from commands
+             where replied_at is null and expires_at > $1
+             order by created_at, id limit 8192",
+            &[&now],
+        )
+        .await?
+        .iter()
+        .map(|row| {
+            let body: Vec<u8> = row.try_get(2)?;
+            let command = wire::Command::decode(body.as_slice()).map_err(|error| {
+                StoreError::Corrupt { what: "commands.body", detail: error.to_string() }
+            })?;
+            Ok((NodeId(row.try_get(0)?), CommandId(row.try_get(1)?), command))
+        })
+        .collect()
+}
+
 /// Remembers that the agent has the command.
 pub async fn accepted(
     client: &impl GenericClient,

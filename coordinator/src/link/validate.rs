@@ -1,0 +1,213 @@
+//! What a message of an agent must be like before anybody else sees it: every
+//! count and size has a bound. Pure.
+
+use std::collections::HashSet;
+
+use webhost_proto::PROTOCOL_VERSION;
+use webhost_proto::ids::TenantId;
+use webhost_proto::wire::{self, Basis, Metric, SourceState};
+
+/// Histogram buckets included.
+pub const MAX_COLUMNS: usize = 128;
+/// Sources of one agent.
+pub const MAX_SOURCES: usize = 16;
+/// One value, and one number of the host: what a signed 64-bit sum of many
+/// still holds.
+pub const MAX_VALUE: u64 = 1 << 53;
+/// An agent that was away merges reports; none covers more than a day.
+pub const MAX_INTERVAL_MS: u32 = 24 * 3600 * 1000;
+
+/// The dictionary that a session holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// As the agent numbered it.
+    pub version: u32,
+    /// How many tenants it names.
+    pub tenants: usize,
+}
+
+/// What a sound report asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Hand it on; the session holds this dictionary from now on.
+    Apply(Held),
+    /// It refers to a dictionary that the session doesn't hold.
+    NeedDictionary,
+}
+
+/// Checks a report against the bounds and the dictionary that is held.
+///
+/// # Errors
+/// What is wrong, naming the field; the session ends.
+pub fn validate_report(
+    report: &wire::Report,
+    max_tenants: usize,
+    held: Option<Held>,
+) -> Result<Verdict, String> {
+    if report.epoch == 0 || i64::try_from(report.epoch).is_err() {
+        return Err(format!("report.epoch {} is out of range", report.epoch));
+    }
+    if report.sequence == 0 || i64::try_from(report.sequence).is_err() {
+        return Err(format!("report.sequence {} is out of range", report.sequence));
+    }
+    if report.collected_at_us <= 0 {
+        return Err("report.collected_at_us must be positive".into());
+    }
+    if report.interval_ms == 0 || report.interval_ms > MAX_INTERVAL_MS {
+        return Err(format!("report.interval_ms {} is out of range", report.interval_ms));
+    }
+    host(report.host.as_ref())?;
+    sources(&report.sources)?;
+    let carried = report.dictionary.as_ref().map(|sent| dictionary(sent, max_tenants));
+    let held = carried.transpose()?.or(held);
+    let Some(held) = held.filter(|held| held.version == report.dictionary_version) else {
+        if report.dictionary.is_some() {
+            return Err("report.dictionary has another version than dictionary_version".into());
+        }
+        return Ok(Verdict::NeedDictionary);
+    };
+    columns(&report.columns, held.tenants)?;
+    Ok(Verdict::Apply(held))
+}
+
+fn dictionary(sent: &wire::TenantDictionary, max_tenants: usize) -> Result<Held, String> {
+    if sent.tenants.len() > max_tenants {
+        let found = sent.tenants.len();
+        return Err(format!("the dictionary names {found} tenants, at most {max_tenants} may be"));
+    }
+    let mut seen = HashSet::with_capacity(sent.tenants.len());
+    for tenant in &sent.tenants {
+        let id = TenantId::from_wire(&tenant.tenant_id).map_err(|error| error.to_string())?;
+        if !seen.insert(id) {
+            return Err(format!("the dictionary names tenant {id} twice"));
+        }
+        if tenant.slug.len() > 128 {
+            return Err(format!("the slug of tenant {id} is longer than 128 bytes"));
+        }
+    }
+    Ok(Held { version: sent.version, tenants: sent.tenants.len() })
+}
+
+fn columns(columns: &[wire::Column], tenants: usize) -> Result<(), String> {
+    if columns.len() > MAX_COLUMNS {
+        return Err(format!("{} columns, at most {MAX_COLUMNS} may be", columns.len()));
+    }
+    let mut seen = HashSet::with_capacity(columns.len());
+    for column in columns {
+        let metric = Metric::try_from(column.metric)
+            .ok()
+            .filter(|metric| *metric != Metric::Unspecified)
+            .ok_or_else(|| format!("metric {} is unknown", column.metric))?;
+        let name = metric.as_str_name();
+        let basis = Basis::try_from(column.basis)
+            .ok()
+            .filter(|basis| *basis != Basis::Unspecified)
+            .ok_or_else(|| format!("{name}: basis {} is unknown", column.basis))?;
+        if column.bound != 0 && metric != Metric::RequestDurationBucket {
+            return Err(format!("{name} has a bound, which only buckets have"));
+        }
+        if !seen.insert((metric, basis, column.bound)) {
+            return Err(format!("{name} comes twice with one basis and bound"));
+        }
+        let expected = present(column, tenants).map_err(|what| format!("{name}: {what}"))?;
+        if column.values.len() != expected {
+            let found = column.values.len();
+            return Err(format!("{name} has {found} values where {expected} were announced"));
+        }
+        if let Some(value) = column.values.iter().find(|value| **value > MAX_VALUE) {
+            return Err(format!("{name} has the value {value}, beyond {MAX_VALUE}"));
+        }
+    }
+    Ok(())
+}
+
+/// How many values the column's bitmap announces.
+fn present(column: &wire::Column, tenants: usize) -> Result<usize, String> {
+    if column.present.is_empty() {
+        return Ok(tenants);
+    }
+    let bytes = tenants.div_ceil(8);
+    if column.present.len() != bytes {
+        let found = column.present.len();
+        return Err(format!("its bitmap has {found} bytes where {bytes} fit the dictionary"));
+    }
+    let spare = bytes * 8 - tenants;
+    let last = column.present.last().copied().unwrap_or(0);
+    if spare > 0 && last >> (8 - spare) != 0 {
+        return Err("its bitmap marks tenants beyond the dictionary".into());
+    }
+    Ok(column.present.iter().map(|byte| byte.count_ones() as usize).sum())
+}
+
+fn host(host: Option<&wire::HostSample>) -> Result<(), String> {
+    let host = host.ok_or("report.host is missing")?;
+    let numbers = [
+        host.cpu_busy_us,
+        host.network_rx_bytes,
+        host.network_tx_bytes,
+        host.memory_total_bytes,
+        host.memory_used_bytes,
+        host.swap_used_bytes,
+        host.disk_total_bytes,
+        host.disk_used_bytes,
+        host.db_connections,
+        host.uptime_s,
+    ];
+    match numbers.iter().find(|number| **number > MAX_VALUE) {
+        Some(number) => Err(format!("report.host has the number {number}, beyond {MAX_VALUE}")),
+        None => Ok(()),
+    }
+}
+
+fn sources(sources: &[wire::SourceHealth]) -> Result<(), String> {
+    if sources.len() > MAX_SOURCES {
+        return Err(format!("{} sources, at most {MAX_SOURCES} may be", sources.len()));
+    }
+    let mut seen = HashSet::new();
+    for source in sources {
+        if source.source.is_empty() || source.source.len() > 32 {
+            return Err("a source's name must have 1 to 32 bytes".into());
+        }
+        if source.message.len() > 1024 {
+            return Err(format!("source {}: message longer than 1024 bytes", source.source));
+        }
+        if !SourceState::try_from(source.state).is_ok_and(|s| s != SourceState::Unspecified) {
+            return Err(format!("source {}: state {} is unknown", source.source, source.state));
+        }
+        if !seen.insert(source.source.as_str()) {
+            return Err(format!("source {} comes twice", source.source));
+        }
+    }
+    Ok(())
+}
+
+/// Checks the first message of a session.
+///
+/// # Errors
+/// What is wrong, naming the field.
+pub fn validate_hello(hello: &wire::Hello) -> Result<(), String> {
+    if hello.protocol_version != PROTOCOL_VERSION {
+        return Err(format!(
+            "the agent speaks protocol version {}, this coordinator {PROTOCOL_VERSION}: \
+             install matching versions",
+            hello.protocol_version
+        ));
+    }
+    let texts = [
+        ("agent_version", &hello.agent_version, 64),
+        ("boot_id", &hello.boot_id, 64),
+        ("tunnel_address", &hello.tunnel_address, 261),
+    ];
+    for (field, text, limit) in texts {
+        if text.len() > limit || text.chars().any(char::is_control) {
+            return Err(format!("hello.{field} must have at most {limit} printable bytes"));
+        }
+    }
+    if hello.capabilities.len() > 16 || hello.capabilities.iter().any(|text| text.len() > 32) {
+        return Err("hello.capabilities: at most 16 of at most 32 bytes".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
