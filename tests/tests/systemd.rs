@@ -151,13 +151,60 @@ fn with_defaults(example: &str) -> String {
 #[test]
 fn the_agents_example_is_understood_by_the_agent() {
     let example = std::fs::read_to_string(systemd_dir().join("agent.toml")).expect("the example");
-    for text in [example.clone(), with_defaults(&example)] {
-        let config: webhost_agent::config::Config =
-            toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    // The password's file is shown by the second, and does not exist here.
+    let all = with_defaults(&example).replace("password_file", "#password_file");
+    let none: [(std::ffi::OsString, std::ffi::OsString); 0] = [];
+    for text in [example.clone(), all] {
+        let path = Path::new("agent.toml");
+        let config = webhost_agent::config::Config::from_parts(path, &text, none.clone())
+            .unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let postgres = config.postgres.as_ref().expect("a database");
+        let connection = postgres.connection().unwrap_or_else(|problem| panic!("{problem:?}"));
+        assert_eq!(connection.get_user(), Some("webhost_agent"));
+        assert_eq!(connection.get_hosts().len(), 1, "the socket and nothing else");
         assert_eq!(config.status_socket, Path::new("/run/webhost-agent/status.sock"));
         assert_eq!(config.state_dir, Path::new("/var/lib/webhost-agent"));
     }
     let wrong = example.replace("metrics_url", "metrics_ulr");
     let refused = toml::from_str::<webhost_agent::config::Config>(&wrong);
     assert!(refused.is_err(), "a typing mistake is refused");
+}
+
+#[test]
+fn the_coordinators_environment_names_a_database() {
+    let example =
+        std::fs::read_to_string(systemd_dir().join("coordinator.env")).expect("the example");
+    for line in example.lines() {
+        let Some(url) = line.trim_start_matches('#').strip_prefix("DATABASE_URL=") else {
+            continue;
+        };
+        let config: tokio_postgres::Config =
+            url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert_eq!(config.get_dbname(), Some("webhost_fleet"));
+        assert_eq!(config.get_hosts().len(), 1);
+    }
+}
+
+#[test]
+fn the_coordinators_example_shows_the_defaults() {
+    use webhost_coordinator::config::Config;
+
+    let example =
+        std::fs::read_to_string(systemd_dir().join("coordinator.toml")).expect("the example");
+    let dir = tempfile::tempdir().expect("a directory");
+    let load = |text: &str| {
+        let file = dir.path().join("coordinator.toml");
+        std::fs::write(&file, text).expect("written");
+        Config::load(Some(&file), &[]).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    };
+    let shown = load(&example);
+    let mut spelled_out = load(&with_defaults(&example));
+    // Their defaults are absence; the example shows a value.
+    spelled_out.ca_key_file = None;
+    spelled_out.database.ca_file = None;
+    spelled_out.api.certificate_file = None;
+    spelled_out.api.key_file = None;
+    let words = |config: &Config| toml::to_string(config).expect("can be written");
+    assert_eq!(words(&spelled_out), words(&shown));
+    assert_eq!(shown.link.names, ["coordinator.example.net"]);
 }
