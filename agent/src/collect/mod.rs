@@ -2,5 +2,7 @@
 pub mod app;
 pub mod counter;
 pub mod host;
+pub mod postgres;
 pub mod proc;
 pub mod source;
+pub mod split;
