@@ -117,6 +117,13 @@ pub struct Postgres {
     pub points_table: Option<String>,
 }
 
+impl Config {
+    /// Where the status socket is when no configuration can be read.
+    pub fn default_status_socket() -> PathBuf {
+        default_status_socket()
+    }
+}
+
 impl Postgres {
     /// A section with defaults, as the seeds' variables make it.
     pub(crate) fn at(url: SecretUrl) -> Self {

@@ -8,4 +8,5 @@ pub mod config;
 pub mod identity;
 pub mod link;
 pub mod mover;
+pub mod run;
 pub mod status;

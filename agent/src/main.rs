@@ -1,1 +1,141 @@
-fn main() {}
+//! `webhost-agent`: the daemon and its command line.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use webhost_agent::config::{Config, DEFAULT_PATH};
+use webhost_agent::status::cli;
+
+/// The agent of a WebHost fleet's machine: collects what each tenant uses,
+/// reports it, and moves tenants.
+#[derive(Parser)]
+#[command(name = "webhost-agent", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the agent.
+    Run {
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// Shows how the agent is. Exit code 0: healthy, 1: degraded, 2: not
+    /// running or not readable.
+    Status {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// The agent's status socket, instead of the configured one.
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Prints the status as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Again every SECONDS, until interrupted.
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+              value_parser = clap::value_parser!(u64).range(1..=3600))]
+        watch: Option<u64>,
+    },
+    /// Checks the configuration and prints it as it takes effect, without
+    /// secrets. Exit code 0: usable, 1: not.
+    CheckConfig {
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+}
+
+#[derive(clap::Args)]
+struct ConfigPath {
+    /// The configuration file.
+    #[arg(long, value_name = "PATH", env = "WEBHOST_AGENT_CONFIG", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let worked = match cli.command {
+        Command::Run { config } => run(&config.config),
+        Command::Status { config, socket, json, watch } => {
+            let options = cli::Options { json, watch: watch.map(Duration::from_secs) };
+            status(&config.config, socket, options)
+        }
+        Command::CheckConfig { config } => check_config(&config.config),
+    };
+    worked.unwrap_or_else(|error| {
+        // A standard error that is closed leaves nobody to tell.
+        let _closed = writeln!(std::io::stderr().lock(), "webhost-agent: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    log();
+    let config = Config::load(path)?;
+    block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        let running = webhost_agent::run::run(config, stop.clone());
+        tokio::pin!(running);
+        tokio::select! {
+            ended = &mut running => return Ok(ended?),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+        Ok(running.await?)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(path: &Path, socket: Option<PathBuf>, options: cli::Options) -> anyhow::Result<ExitCode> {
+    let socket = match socket {
+        Some(socket) => socket,
+        // Whoever asks may not be allowed to read the configuration.
+        None => Config::load(path)
+            .map_or_else(|_| Config::default_status_socket(), |config| config.status_socket),
+    };
+    Ok(ExitCode::from(block_on(async { Ok(cli::run(&socket, options).await?) })?))
+}
+
+fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
+    let config = Config::load(path)?;
+    let text = toml::to_string(&config).context("the configuration can't be written as TOML")?;
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread serves the agent: it waits far more than it works.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?
+        .block_on(work)
+}
+
+/// To standard error; journald adds the time by itself.
+fn log() {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+
+    let filter =
+        EnvFilter::try_from_env("WEBHOST_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.without_time().init();
+    } else {
+        builder.init();
+    }
+}

@@ -48,6 +48,9 @@ impl AppSource {
     /// # Errors
     /// A sentence, when the HTTP client can't be made.
     pub fn new(config: &crate::config::App, watching_since_ms: u64) -> Result<Self, String> {
+        // The HTTP client takes the process's provider; that another part of
+        // the agent has set the same one already is no error.
+        let _already = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

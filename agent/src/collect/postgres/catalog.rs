@@ -129,10 +129,7 @@ impl Catalog {
     ///
     /// # Errors
     /// A sentence, when there are no tenants' tables or the database refuses.
-    pub(super) async fn read(
-        client: &Client,
-        points_table: Option<&str>,
-    ) -> Result<Self, String> {
+    pub(super) async fn read(client: &Client, points_table: Option<&str>) -> Result<Self, String> {
         let refused = |error: tokio_postgres::Error| describe(&error);
         let own = client.query_opt(OWN, &[]).await.map_err(refused)?.ok_or(
             "no table of tenants: neither does a customer_id refer to one, nor is there a table \
@@ -176,9 +173,11 @@ impl Catalog {
                 name,
             });
         }
-        let points = client.query_opt(POINTS, &[&points_table]).await.map_err(refused)?.map(|row| {
-            Points { sql: qualified(row.get(0), row.get(1)), time: quote(row.get(2)) }
-        });
+        let points = client
+            .query_opt(POINTS, &[&points_table])
+            .await
+            .map_err(refused)?
+            .map(|row| Points { sql: qualified(row.get(0), row.get(1)), time: quote(row.get(2)) });
         Ok(Self { own, tables, points })
     }
 }

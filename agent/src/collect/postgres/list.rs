@@ -83,10 +83,8 @@ pub async fn tenants(config: &Postgres) -> Result<wire::TenantList, String> {
     let catalog = Catalog::read(client, None).await?;
     let own = &catalog.own;
     let mut listed = BTreeMap::new();
-    let statement = format!(
-        "select {}, {}, {}, {} from {}",
-        own.key, own.slug, own.name, own.email, own.sql
-    );
+    let statement =
+        format!("select {}, {}, {}, {} from {}", own.key, own.slug, own.name, own.email, own.sql);
     for row in client.query(&statement, &[]).await.map_err(|error| describe(&error))? {
         let id: Uuid = row.get(0);
         let tenant = wire::ListedTenant {

@@ -134,8 +134,7 @@ impl PostgresSource {
                 Some(table) => {
                     let living: Vec<Uuid> =
                         slugs.keys().filter(|id| !elsewhere.contains(id)).map(|id| id.0).collect();
-                    if let Err(why) =
-                        self.points.take(client, table, &living, unix_seconds()).await
+                    if let Err(why) = self.points.take(client, table, &living, unix_seconds()).await
                     {
                         notes.push(format!("GPS points can't be counted: {why}"));
                     }

@@ -29,8 +29,7 @@ impl Session {
             connection.get_options().unwrap_or("")
         );
         connection.options(bounds.trim());
-        let (client, driver) =
-            connection.connect(NoTls).await.map_err(|error| describe(&error))?;
+        let (client, driver) = connection.connect(NoTls).await.map_err(|error| describe(&error))?;
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             if let Err(error) = driver.await {

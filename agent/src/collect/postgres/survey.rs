@@ -101,10 +101,7 @@ impl Survey {
         if table.bytes <= limit {
             let column = quote(&table.column);
             let rows = client
-                .query(
-                    &format!("select {column}, count(*) from {} group by 1", table.sql),
-                    &[],
-                )
+                .query(&format!("select {column}, count(*) from {} group by 1", table.sql), &[])
                 .await
                 .map_err(refused)?;
             let counts = rows.iter().filter_map(|row| {

@@ -1,0 +1,59 @@
+//! From tenants to columns: one array a metric and basis, only where a value
+//! is known of anybody.
+
+use std::collections::BTreeMap;
+
+use webhost_proto::ids::TenantId;
+use webhost_proto::wire::{Basis, Metric};
+
+use super::round::TenantRound;
+use crate::link::report::CollectedColumn;
+
+/// The columns of a round, in the order of `tenants`. `storage_measured` says
+/// whether the storage is one tenant's alone.
+pub(super) fn columns(
+    tenants: &BTreeMap<TenantId, TenantRound>,
+    bounds: &[u64],
+    storage_measured: bool,
+) -> Vec<CollectedColumn> {
+    use Basis::{Attributed, Measured};
+    let mut columns = Vec::new();
+    let mut add =
+        |metric: Metric, basis: Basis, bound: u64, value: &dyn Fn(&TenantRound) -> Option<u64>| {
+            let values: Vec<Option<u64>> = tenants.values().map(value).collect();
+            if values.iter().any(Option::is_some) {
+                columns.push(CollectedColumn { metric, basis, bound, values });
+            }
+        };
+    add(Metric::CpuUs, Measured, 0, &|t| t.own_cpu_us);
+    add(Metric::CpuUs, Attributed, 0, &|t| t.cpu_us);
+    add(Metric::MemoryBytes, Measured, 0, &|t| t.own_memory_bytes);
+    add(Metric::MemoryBytes, Attributed, 0, &|t| t.memory_bytes);
+    add(Metric::GpsPoints, Measured, 0, &|t| t.app.as_ref()?.gps_points);
+    add(Metric::GpsPoints, Attributed, 0, &|t| {
+        let told = t.app.as_ref().and_then(|app| app.gps_points);
+        if told.is_some() { None } else { t.stored_points }
+    });
+    add(Metric::ApiCalls, Measured, 0, &|t| t.app.as_ref()?.api_calls);
+    add(Metric::ApiErrors, Measured, 0, &|t| t.app.as_ref()?.api_errors);
+    add(Metric::RequestDurationUs, Measured, 0, &|t| t.app.as_ref()?.request_duration_us);
+    add(Metric::BatchOperations, Measured, 0, &|t| t.app.as_ref()?.batch_operations);
+    add(Metric::RealtimeOperations, Measured, 0, &|t| t.app.as_ref()?.realtime_operations);
+    for (index, bound) in bounds.iter().enumerate() {
+        add(Metric::RequestDurationBucket, Measured, *bound, &|t| {
+            t.app.as_ref()?.buckets.get(index).copied()
+        });
+    }
+    let basis = if storage_measured { Measured } else { Attributed };
+    add(Metric::StorageBytes, basis, 0, &|t| t.storage_bytes);
+    add(Metric::DbConnections, Measured, 0, &|t| Some(t.named_connections?.0));
+    add(Metric::DbConnections, Attributed, 0, &|t| Some(t.connections?.0));
+    add(Metric::DbConnectionsActive, Measured, 0, &|t| Some(t.named_connections?.1));
+    add(Metric::DbConnectionsActive, Attributed, 0, &|t| Some(t.connections?.1));
+    add(Metric::ClientConnections, Measured, 0, &|t| t.app.as_ref()?.client_connections);
+    // The application's gauge is newer than the survey's count.
+    add(Metric::Vehicles, Measured, 0, &|t| {
+        t.app.as_ref().and_then(|app| app.vehicles).or(t.vehicles)
+    });
+    columns
+}

@@ -1,0 +1,231 @@
+//! Containers that belong to one tenant each, found by their label, and the
+//! containers of shared processes, found by name.
+//!
+//! Docker's API is asked which containers there are, once, and again when its
+//! events say that something changed; the values come from the containers'
+//! control groups alone. **Invariant:** no call to Docker happens in a round
+//! in which no container came or went (but for one listing a minute).
+
+mod discovery;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use webhost_proto::ids::TenantId;
+
+use self::discovery::{Discovery, Found};
+use super::cgroup::{Cgroup, Hierarchies, Paths};
+use super::counter::Counter;
+use super::proc::Use;
+use super::source::{Outcome, Source};
+use crate::config::Containers;
+
+/// How long one reading may take.
+pub const LIMIT: Duration = Duration::from_secs(5);
+
+/// Containers are listed again after this time even without an event.
+const RELIST: Duration = Duration::from_secs(60);
+
+/// What a tenant's own containers use together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerTenant {
+    /// Total since the agent watches, over containers that are gone too.
+    pub cpu_us: u64,
+    /// Bytes, of those that run.
+    pub memory_bytes: u64,
+    /// How many run.
+    pub running: u32,
+}
+
+/// One reading.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainersReading {
+    pub tenants: BTreeMap<TenantId, ContainerTenant>,
+    /// Of the containers that shared processes run in, by name; CPU as a
+    /// total since the agent watches.
+    pub shared: BTreeMap<String, Use>,
+}
+
+struct Watched {
+    name: String,
+    tenant: Option<TenantId>,
+    cgroup: Cgroup,
+    cpu: Counter,
+}
+
+/// The source.
+pub struct ContainerSource {
+    label: String,
+    hierarchies: Hierarchies,
+    discovery: Discovery,
+    /// By the container's id.
+    watched: BTreeMap<String, Watched>,
+    listed: Option<Instant>,
+    /// CPU totals that outlive containers.
+    tenant_cpu: BTreeMap<TenantId, u64>,
+    shared_cpu: BTreeMap<String, u64>,
+    /// What the last listing had to leave out.
+    notes: Vec<String>,
+    buffer: Vec<u8>,
+}
+
+impl ContainerSource {
+    /// `shared`: names of the containers of shared processes.
+    pub fn new(config: &Containers, shared: BTreeSet<String>) -> Self {
+        Self {
+            label: config.label.clone(),
+            hierarchies: Hierarchies::new(&config.cgroup_root),
+            discovery: Discovery::new(config.socket.clone(), config.label.clone(), shared),
+            watched: BTreeMap::new(),
+            listed: None,
+            tenant_cpu: BTreeMap::new(),
+            shared_cpu: BTreeMap::new(),
+            notes: Vec::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    async fn refresh(&mut self) -> Result<(), String> {
+        let old = self.listed.is_none_or(|at| at.elapsed() >= RELIST);
+        if !self.discovery.changed() && !old {
+            return Ok(());
+        }
+        let found = self.discovery.list().await?;
+        self.take(found).await;
+        self.listed = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Watches what is new and lets go of what is gone.
+    async fn take(&mut self, found: Vec<Found>) {
+        // What appears after the first listing began under our eyes.
+        let born = self.listed.is_some();
+        self.notes.clear();
+        let present: BTreeSet<&str> = found.iter().map(|found| found.id.as_str()).collect();
+        self.watched.retain(|id, _| present.contains(id.as_str()));
+        for container in found {
+            if self.watched.contains_key(&container.id) {
+                continue;
+            }
+            let tenant = match container.label.as_deref().map(str::parse::<TenantId>) {
+                None => None,
+                Some(Ok(tenant)) => Some(tenant),
+                Some(Err(_)) => {
+                    self.notes.push(format!(
+                        "container {}: the label {} is not a tenant's id",
+                        container.name, self.label
+                    ));
+                    continue;
+                }
+            };
+            match self.open(&container).await {
+                Ok(cgroup) => {
+                    let cpu = if born { Counter::born() } else { Counter::default() };
+                    let watched = Watched { name: container.name, tenant, cgroup, cpu };
+                    self.watched.insert(container.id, watched);
+                }
+                Err(why) => self.notes.push(format!("container {}: {why}", container.name)),
+            }
+        }
+    }
+
+    /// Where Docker and Podman put a container, else where its first process
+    /// says that it is.
+    async fn open(&self, container: &Found) -> Result<Cgroup, String> {
+        let id = &container.id;
+        for path in [
+            format!("/docker/{id}"),
+            format!("/system.slice/docker-{id}.scope"),
+            format!("/machine.slice/libpod-{id}.scope"),
+        ] {
+            if let Ok(cgroup) = self.hierarchies.open(&Paths::everywhere(&path)) {
+                return Ok(cgroup);
+            }
+        }
+        let pid = self.discovery.pid(id).await?;
+        let file = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+        self.hierarchies
+            .open(&Paths::parse(&text))
+            .map_err(|error| format!("its control group can't be read: {error}"))
+    }
+
+    /// Reads every watched container. The second value: what could not be
+    /// read, in words.
+    fn values(&mut self) -> (ContainersReading, Vec<String>) {
+        let mut reading = ContainersReading::default();
+        let mut notes = Vec::new();
+        let mut gone = false;
+        let buffer = &mut self.buffer;
+        let (tenant_cpu, shared_cpu) = (&mut self.tenant_cpu, &mut self.shared_cpu);
+        self.watched.retain(|_, container| {
+            let used = match container.cgroup.read(buffer) {
+                Ok(used) => used,
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                    notes.push(format!("container {}: {error}", container.name));
+                    return true;
+                }
+                Err(_) => {
+                    // It ended; its event is on the way.
+                    gone = true;
+                    return false;
+                }
+            };
+            let increase = container.cpu.observe(used.cpu_us);
+            if let Some(tenant) = container.tenant {
+                *tenant_cpu.entry(tenant).or_default() += increase;
+                let entry = reading.tenants.entry(tenant).or_default();
+                entry.memory_bytes += used.memory_bytes;
+                entry.running += 1;
+            } else {
+                *shared_cpu.entry(container.name.clone()).or_default() += increase;
+                let entry = reading.shared.entry(container.name.clone()).or_default();
+                entry.memory_bytes += used.memory_bytes;
+            }
+            true
+        });
+        if gone {
+            self.discovery.look_again();
+        }
+        for (tenant, total) in &self.tenant_cpu {
+            // A tenant whose last container ended keeps the total that it
+            // used; without a running one it has no gauge.
+            reading.tenants.entry(*tenant).or_default().cpu_us = *total;
+        }
+        for (name, used) in &mut reading.shared {
+            used.cpu_us = self.shared_cpu.get(name).copied().unwrap_or(0);
+        }
+        (reading, notes)
+    }
+}
+
+impl Source for ContainerSource {
+    type Reading = ContainersReading;
+
+    async fn read(&mut self) -> Outcome<ContainersReading> {
+        let refused = self.refresh().await.err();
+        if let Some(why) = &refused
+            && self.watched.is_empty()
+        {
+            // A machine without Docker is an ordinary one.
+            return if self.listed.is_none() && !self.discovery.socket_exists() {
+                Outcome::Off(why.clone())
+            } else {
+                Outcome::Failed(why.clone())
+            };
+        }
+        let (reading, notes) = self.values();
+        let words: Vec<String> =
+            refused.into_iter().chain(self.notes.iter().cloned()).chain(notes).collect();
+        if words.is_empty() {
+            Outcome::Good(reading)
+        } else {
+            Outcome::Partial(reading, words.join("; "))
+        }
+    }
+
+    fn abandoned(&mut self) {
+        self.discovery.disconnect();
+    }
+}

@@ -1,0 +1,174 @@
+//! The status as one JSON document. Its shape is stable: a field may be added,
+//! none changes its meaning, and `schema` grows when one has to.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the document.
+pub const SCHEMA: u32 = 1;
+
+/// Everything that `webhost-agent status` shows. Times are RFC 3339, UTC.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The agent's version.
+    pub version: String,
+    pub pid: u32,
+    pub started_at: String,
+    /// True when nothing is listed in `problems`.
+    pub healthy: bool,
+    /// What is degraded, in sentences.
+    pub problems: Vec<String>,
+    pub connection: Connection,
+    /// Absent before enrolment.
+    pub certificate: Option<Certificate>,
+    /// The configured length of a round, in milliseconds.
+    pub interval_ms: u32,
+    /// When the last round ended; absent before the first.
+    pub round_at: Option<String>,
+    pub sources: Vec<Source>,
+    pub host: Host,
+    /// Shared processes whose use is split.
+    pub shared: Vec<Shared>,
+    /// In order of their ids.
+    pub tenants: Vec<Tenant>,
+    pub spool: Spool,
+    pub commands: Commands,
+    pub moves: Vec<Move>,
+}
+
+/// The link to the coordinator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Connection {
+    /// "connected", "connecting", "waiting", or "off".
+    pub state: String,
+    /// "host:port".
+    pub coordinator: String,
+    pub since: Option<String>,
+    pub last_error: Option<String>,
+}
+
+/// The node's certificate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    pub node_id: String,
+    pub node_name: String,
+    pub not_after: String,
+}
+
+/// One source of the collectors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// "host", "containers", "postgres", "app", "attribution".
+    pub name: String,
+    /// "ok", "degraded" or "off".
+    pub state: String,
+    /// Why it is not ok; empty when it is.
+    pub message: String,
+    /// Since its last good reading, in milliseconds.
+    pub age_ms: Option<u64>,
+}
+
+/// The machine. Sizes in bytes, rates over the last round.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    pub cpu_count: u32,
+    /// Thousandths of a core.
+    pub cpu_milli: u64,
+    pub load_1m_milli: u32,
+    pub memory_total_bytes: u64,
+    pub memory_used_bytes: u64,
+    pub disk_total_bytes: u64,
+    pub disk_used_bytes: u64,
+    pub db_connections: u64,
+    pub uptime_s: u64,
+}
+
+/// One shared process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Shared {
+    pub name: String,
+    /// Split between tenants in the last round, thousandths of a core.
+    pub cpu_milli: u64,
+    /// Without work that would say whose it is.
+    pub cpu_idle_milli: u64,
+    pub memory_bytes: u64,
+}
+
+/// A figure, and whether it was read or split.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figure {
+    /// Read directly.
+    pub measured: Option<u64>,
+    /// Split from a shared whole by work.
+    pub attributed: Option<u64>,
+}
+
+impl Figure {
+    /// Both together; `None` when nothing is known.
+    pub fn sum(self) -> Option<u64> {
+        match (self.measured, self.attributed) {
+            (None, None) => None,
+            (a, b) => Some(a.unwrap_or(0) + b.unwrap_or(0)),
+        }
+    }
+}
+
+/// One tenant, over the last round.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tenant {
+    pub id: String,
+    pub slug: String,
+    /// Thousandths of a core.
+    pub cpu_milli: Figure,
+    pub memory_bytes: Figure,
+    pub storage_bytes: Figure,
+    pub db_connections: Figure,
+    pub client_connections: Option<u64>,
+    pub vehicles: Option<u64>,
+    /// Thousandths of a point, and of a call, per second.
+    pub gps_points_per_s_milli: Figure,
+    pub api_calls_per_s_milli: Option<u64>,
+    /// Absent without a call in the round.
+    pub mean_response_us: Option<u64>,
+}
+
+/// Reports that wait for the coordinator's acknowledgement.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spool {
+    pub reports: u64,
+    pub last_acknowledged_at: Option<String>,
+}
+
+/// Commands of the coordinator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Commands {
+    pub running: Vec<Command>,
+    /// Newest first.
+    pub recent: Vec<Command>,
+}
+
+/// One command.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    pub id: String,
+    pub kind: String,
+    pub since: String,
+    /// Absent while it runs.
+    pub outcome: Option<String>,
+}
+
+/// A move that this node has a part in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Move {
+    pub id: String,
+    pub tenant_id: String,
+    /// "source" or "target".
+    pub side: String,
+    pub step: String,
+    pub table: String,
+    pub rows_done: u64,
+    pub rows_total: u64,
+    pub rows_per_second: u64,
+    pub last_error: Option<String>,
+}
