@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod containers;
+pub mod demo;
 pub mod harness;
 pub mod load;
 pub mod schema;

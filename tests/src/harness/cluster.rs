@@ -1,6 +1,7 @@
 //! A node's PostgreSQL: a cluster of its own with the WebHost schema.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::Context;
 use tokio::task::JoinSet;
@@ -11,8 +12,12 @@ use crate::schema;
 
 /// A running cluster; stops when dropped.
 pub struct Cluster {
-    server: Embedded,
+    /// As the superuser, to the tenants' database.
+    config: tokio_postgres::Config,
+    socket_dir: PathBuf,
     data: PathBuf,
+    /// Held for its end; the lock makes the handle shareable.
+    _server: Mutex<Embedded>,
 }
 
 /// A connection whose task ends with it.
@@ -54,8 +59,13 @@ impl Cluster {
         let owned = dir.to_path_buf();
         let server =
             tokio::task::spawn_blocking(move || Embedded::start(&owned, &options)).await??;
-        let cluster = Self { server, data: dir.join("data") };
-        let admin = connect(&cluster.server.config("postgres")).await?;
+        let admin = connect(&server.config("postgres")).await?;
+        let cluster = Self {
+            config: server.config(schema::DATABASE),
+            socket_dir: server.socket_dir(),
+            data: dir.join("data"),
+            _server: Mutex::new(server),
+        };
         let exists = admin
             .query_opt("select from pg_database where datname = $1", &[&schema::DATABASE])
             .await?;
@@ -71,7 +81,7 @@ impl Cluster {
 
     /// How `role` connects to the tenants' database.
     pub fn config(&self, role: &str) -> tokio_postgres::Config {
-        let mut config = self.server.config(schema::DATABASE);
+        let mut config = self.config.clone();
         config.user(role);
         config
     }
@@ -94,7 +104,7 @@ impl Cluster {
 
     /// The directory of the unix socket.
     pub fn socket_dir(&self) -> PathBuf {
-        self.server.socket_dir()
+        self.socket_dir.clone()
     }
 
     /// The postmaster's pid file.

@@ -9,9 +9,11 @@
 //! own pid when their handle is dropped, also in a panic; when we are killed
 //! ourselves, the kernel ends them (parent-death signal).
 //!
-//! Reading order: [`process`], [`cluster`], [`api`].
+//! Reading order: [`process`], [`cluster`], [`api`], [`settings`], [`fleet`].
 
 pub mod api;
 pub mod cluster;
+pub mod fleet;
 pub mod ports;
 pub mod process;
+pub mod settings;

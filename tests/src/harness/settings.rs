@@ -1,0 +1,134 @@
+//! The configuration files of a fleet's processes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// A node's capacity is the smaller of its shape and what its agent measures,
+/// and all nodes of a fleet here share one small machine: tenants that aren't
+/// measured yet are charged with less than a server's averages.
+const SMALL_TENANTS: &str = "[catalog.averages]\ncpu_millicores = 5\nmemory_mb = 50\n\
+     disk_mb = 50\ndb_connections_milli = 200\ngps_points_per_kilosecond = 2000\n";
+
+/// How the coordinator of a fleet runs.
+#[derive(Clone, Debug)]
+pub struct CoordinatorSettings {
+    pub api: SocketAddr,
+    pub link: SocketAddr,
+    pub enrolment: SocketAddr,
+    /// How often agents report.
+    pub report_interval_ms: u32,
+    /// Over which time rates and response times are taken.
+    pub usage_window_s: u64,
+    /// How often usage is looked through for crossed limits.
+    pub scan_interval_s: u64,
+    /// The least time between two evaluations for one cause.
+    pub min_gap_s: u64,
+}
+
+impl CoordinatorSettings {
+    /// The file's text.
+    pub fn toml(&self, state_dir: &Path) -> String {
+        format!(
+            "state_dir = {state:?}\n\
+             [api]\nlisten = \"{api}\"\n\
+             [link]\nlisten = \"{link}\"\nenrolment_listen = \"{enrolment}\"\n\
+             names = [\"127.0.0.1\"]\nreport_interval_ms = {interval}\n\
+             [usage]\nwindow_s = {window}\n\
+             [signup]\nretry_interval_s = 1\n\
+             [evaluation]\nscan_interval_s = {scan}\nmin_gap_s = {gap}\n\
+             {SMALL_TENANTS}",
+            state = state_dir,
+            api = self.api,
+            link = self.link,
+            enrolment = self.enrolment,
+            interval = self.report_interval_ms,
+            window = self.usage_window_s,
+            scan = self.scan_interval_s,
+            gap = self.min_gap_s,
+        )
+    }
+}
+
+/// How the agent of a node runs.
+#[derive(Clone, Debug)]
+pub struct AgentSettings {
+    pub link: SocketAddr,
+    pub enrolment: SocketAddr,
+    pub tunnel: SocketAddr,
+    pub app: SocketAddr,
+    pub interval_ms: u32,
+    /// The directory of the node's PostgreSQL socket.
+    pub postgres: PathBuf,
+    pub postgres_pid_file: PathBuf,
+    pub app_pid_file: PathBuf,
+    /// The engine whose containers are looked at.
+    pub containers: Option<PathBuf>,
+    /// 0 is unlimited.
+    pub max_rows_per_second: u64,
+}
+
+impl AgentSettings {
+    /// The file's text.
+    pub fn toml(&self, state_dir: &Path, status_socket: &Path) -> String {
+        let containers = match &self.containers {
+            Some(socket) => format!("enabled = true\nsocket = {socket:?}\n"),
+            None => "enabled = false\n".to_owned(),
+        };
+        format!(
+            "state_dir = {state_dir:?}\nstatus_socket = {status_socket:?}\n\
+             interval_ms = {interval}\n\
+             [coordinator]\naddress = \"{link}\"\nenrolment_address = \"{enrolment}\"\n\
+             [containers]\n{containers}\
+             [postgres]\nurl = \"host={postgres} user={user} dbname={database}\"\n\
+             survey_interval_s = 2\n\
+             [app]\nmetrics_url = \"http://{app}/metrics\"\n\
+             [[attribution.shared]]\nname = \"webhost\"\nsplit_by = \"app\"\n\
+             pid_file = {app_pid_file:?}\n\
+             [[attribution.shared]]\nname = \"postgres\"\nsplit_by = \"database\"\n\
+             pid_file = {postgres_pid_file:?}\n\
+             [tunnel]\nlisten = \"{tunnel}\"\n\
+             [moves]\nmax_rows_per_second = {rate}\n\
+             ignore_tables = [\"schema_migrations\"]\n",
+            interval = self.interval_ms,
+            link = self.link,
+            enrolment = self.enrolment,
+            postgres = self.postgres.display(),
+            user = crate::schema::AGENT,
+            database = crate::schema::DATABASE,
+            app = self.app,
+            app_pid_file = self.app_pid_file,
+            postgres_pid_file = self.postgres_pid_file,
+            tunnel = self.tunnel,
+            rate = self.max_rows_per_second,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn the_programs_take_the_files() {
+        let agent = AgentSettings {
+            link: address(1),
+            enrolment: address(2),
+            tunnel: address(3),
+            app: address(4),
+            interval_ms: 1000,
+            postgres: "/tmp/x/socket".into(),
+            postgres_pid_file: "/tmp/x/data/postmaster.pid".into(),
+            app_pid_file: "/tmp/x/app.pid".into(),
+            containers: Some("/tmp/x/docker.sock".into()),
+            max_rows_per_second: 500,
+        };
+        let text = agent.toml(Path::new("/tmp/x/agent"), Path::new("/tmp/x/status.sock"));
+        let config: webhost_agent::config::Config = toml::from_str(&text).expect("parses");
+        assert_eq!(config.moves.max_rows_per_second, 500);
+        assert_eq!(config.attribution.shared.len(), 2);
+    }
+}
