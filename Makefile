@@ -59,12 +59,15 @@ install: ## install binaries, units and example configuration (PREFIX, SYSCONFDI
 	install -D -m 0755 target/release/webhost-coordinator $(DESTDIR)$(PREFIX)/bin/webhost-coordinator
 	install -d $(DESTDIR)$(LIBDIR)/systemd/system
 	for unit in webhost-agent webhost-coordinator; do \
-	    sed 's|/usr/local/bin/|$(PREFIX)/bin/|' systemd/$$unit.service > $(DESTDIR)$(LIBDIR)/systemd/system/$$unit.service; \
+	    sed 's|/usr/local/|$(PREFIX)/|' systemd/$$unit.service > $(DESTDIR)$(LIBDIR)/systemd/system/$$unit.service; \
 	    chmod 0644 $(DESTDIR)$(LIBDIR)/systemd/system/$$unit.service; done
 	install -D -m 0644 systemd/sysusers.d/webhost.conf $(DESTDIR)$(LIBDIR)/sysusers.d/webhost.conf
 	install -D -m 0644 systemd/tmpfiles.d/webhost.conf $(DESTDIR)$(LIBDIR)/tmpfiles.d/webhost.conf
 	for file in agent.toml coordinator.toml agent.env coordinator.env; do \
 	    install -D -m 0644 systemd/$$file $(DESTDIR)$(SYSCONFDIR)/webhost/$$file.example; done
+	install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/webhost/README.md
+	install -d $(DESTDIR)$(PREFIX)/share/doc/webhost/drop-ins
+	install -m 0644 systemd/drop-ins/*.conf $(DESTDIR)$(PREFIX)/share/doc/webhost/drop-ins/
 	@echo "installed; README.md, \"Install for real\", says what comes next"
 
 clean: ## remove everything that was built

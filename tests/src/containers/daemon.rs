@@ -16,10 +16,12 @@ pub(super) struct Daemon {
     ended: mpsc::Receiver<()>,
 }
 
+const CGROUP_PREFIX: &str = "webhost-containers-";
+
 /// The cgroup of all containers of this process's engine, below each
 /// hierarchy's root.
 fn cgroup_parent() -> String {
-    format!("/webhost-containers-{}", std::process::id())
+    format!("/{CGROUP_PREFIX}{}", std::process::id())
 }
 
 impl Daemon {
@@ -156,17 +158,24 @@ fn unmount_below(dir: &Path) {
 }
 
 /// The engine removes its containers' cgroups, but not the parent that it was
-/// given: one per hierarchy on cgroup v1, one in all on v2.
+/// given: one per hierarchy on cgroup v1, one in all on v2. Those of owners
+/// that were killed go too.
 fn remove_cgroups() {
     let root = Path::new("/sys/fs/cgroup");
-    let parent = cgroup_parent();
-    let name = parent.trim_start_matches('/');
-    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
-    for dir in hierarchies.map(|entry| entry.path().join(name)).chain([root.join(name)]) {
-        if dir.is_dir() {
+    let children = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    let hierarchies = children(root);
+    let candidates = hierarchies.iter().flat_map(|hierarchy| children(hierarchy));
+    for dir in candidates.chain(hierarchies.iter().cloned()) {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(owner) = name.strip_prefix(CGROUP_PREFIX) else { continue };
+        let ours = owner == std::process::id().to_string();
+        if ours || !Path::new("/proc").join(owner).exists() {
             // Only an empty cgroup can be removed, so this is safe; one that
             // is not belongs to a container that is still dying.
-            let _not_empty = std::fs::remove_dir(dir);
+            let _not_empty = std::fs::remove_dir(&dir);
         }
     }
 }
