@@ -387,7 +387,7 @@ impl<'a> Meter<'a> {
         self.sent += 1;
         self.progress.rows_done += 1;
         self.progress.bytes_done += bytes as u64;
-        if self.sent % 256 != 0 {
+        if !self.sent.is_multiple_of(256) {
             return None;
         }
         let now = Instant::now();

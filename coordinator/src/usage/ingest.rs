@@ -216,10 +216,9 @@ impl Writer {
             match self.write(&round).await {
                 Ok(applied) => answer(round, applied),
                 Err(error) if round.len() == 1 => {
-                    for pending in round {
+                    if let Some(pending) = round.into_iter().next() {
                         // The session may have ended meanwhile.
                         let _session_gone = pending.done.send(Err(error));
-                        break;
                     }
                 }
                 Err(error) => {
