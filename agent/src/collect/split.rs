@@ -66,8 +66,8 @@ mod tests {
             let sum: u128 = parts.iter().map(|&part| u128::from(part)).sum();
             prop_assert_eq!(sum, if total == 0 { 0 } else { u128::from(amount) });
             for (&part, &weight) in parts.iter().zip(&weights) {
-                if total > 0 {
-                    let floor = u128::from(amount) * u128::from(weight) / total;
+                let product = u128::from(amount) * u128::from(weight);
+                if let Some(floor) = product.checked_div(total) {
                     prop_assert!((floor..=floor + 1).contains(&u128::from(part)));
                 }
                 prop_assert!(weight > 0 || part == 0);

@@ -24,6 +24,12 @@ struct Histogram {
     count: u64,
 }
 
+/// One number of a tenant's series.
+type Count = fn(&Tenant) -> u64;
+
+/// One histogram of a tenant's series.
+type Durations = fn(&Tenant) -> &Histogram;
+
 impl Histogram {
     fn observe(&mut self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -116,7 +122,7 @@ impl Metrics {
             tenant.sessions.retain(|_, seen| now.duration_since(*seen) < CONNECTED);
         }
         let mut page = String::new();
-        let series: [(&str, &str, fn(&Tenant) -> u64); 6] = [
+        let series: [(&str, &str, Count); 6] = [
             ("webhost_gps_points_total", "counter", |tenant| tenant.gps_points),
             ("webhost_api_calls_total", "counter", |tenant| tenant.calls),
             ("webhost_api_errors_total", "counter", |tenant| tenant.errors),
@@ -133,7 +139,7 @@ impl Metrics {
                 );
             }
         }
-        let histograms: [(&str, fn(&Tenant) -> &Histogram); 2] = [
+        let histograms: [(&str, Durations); 2] = [
             ("webhost_request_duration_seconds", |tenant| &tenant.requests),
             ("webhost_upload_duration_seconds", |tenant| &tenant.uploads),
         ];
