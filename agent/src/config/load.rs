@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Config, Postgres};
 
 /// Where the packages put the file.
-pub const DEFAULT_PATH: &str = "/etc/webhost-agent/agent.toml";
+pub const DEFAULT_PATH: &str = "/etc/webhost/agent.toml";
 
 /// One thing that is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
