@@ -5,6 +5,7 @@
 //! rest is a thin shell around it. Read in this order.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod decide;
 pub mod embedded;

@@ -11,6 +11,7 @@
 //! **Invariant:** the same key with the same request has one answer, however
 //! often and however parallel it comes.
 
+pub mod import;
 pub mod request;
 pub mod waiting;
 

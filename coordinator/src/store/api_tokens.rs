@@ -21,14 +21,18 @@ text_enum!(
 );
 
 /// One row of `api_tokens`, without its hash.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct ApiToken {
     pub id: Uuid,
     pub name: String,
     pub role: Role,
+    #[schema(value_type = String)]
     pub created_at: Timestamp,
+    #[schema(value_type = Option<String>)]
     pub expires_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>)]
     pub revoked_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>)]
     pub last_used_at: Option<Timestamp>,
 }
 

@@ -49,14 +49,17 @@ pub async fn exists(
 }
 
 /// One row of `audit`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = AuditRecord)]
 pub struct Recorded {
     pub id: i64,
+    #[schema(value_type = String)]
     pub at: Timestamp,
     pub actor: String,
     pub action: String,
     pub subject: String,
     pub subject_id: String,
+    #[schema(value_type = Object)]
     pub detail: serde_json::Value,
 }
 

@@ -52,13 +52,18 @@ pub async fn insert(
 }
 
 /// One row of `decisions`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = DecisionRecord)]
 pub struct Recorded {
     pub id: Uuid,
+    #[schema(value_type = String)]
     pub tenant_id: TenantId,
+    #[schema(value_type = String)]
     pub at: Timestamp,
     pub trigger: Trigger,
+    #[schema(value_type = Object)]
     pub inputs: serde_json::Value,
+    #[schema(value_type = Object)]
     pub decision: serde_json::Value,
     pub outcome: Outcome,
 }

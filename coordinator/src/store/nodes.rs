@@ -28,8 +28,9 @@ text_enum!(
 );
 
 /// One row of `nodes`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Node {
+    #[schema(value_type = String)]
     pub id: NodeId,
     pub name: String,
     pub kind: NodeKind,
@@ -40,13 +41,16 @@ pub struct Node {
     pub measured: Option<Measured>,
     pub tunnel_address: String,
     pub agent_version: String,
+    #[schema(value_type = Option<String>)]
     pub connected_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>)]
     pub last_seen_at: Option<Timestamp>,
+    #[schema(value_type = String)]
     pub created_at: Timestamp,
 }
 
 /// The capacity that an agent measured of its machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Measured {
     pub cpu_millicores: u64,
     pub memory_bytes: u64,

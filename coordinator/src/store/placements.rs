@@ -32,16 +32,22 @@ text_enum!(
 );
 
 /// One row of `placements`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Placement {
     pub id: i64,
+    #[schema(value_type = String)]
     pub tenant_id: TenantId,
+    #[schema(value_type = String)]
     pub node_id: NodeId,
     pub mode: Mode,
     pub state: PlacementState,
+    #[schema(value_type = u64)]
     pub epoch: Epoch,
+    #[schema(value_type = String)]
     pub since: Timestamp,
+    #[schema(value_type = Option<String>)]
     pub expires_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>)]
     pub ended_at: Option<Timestamp>,
 }
 

@@ -24,8 +24,9 @@ text_enum!(
 );
 
 /// One row of `tenants`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Tenant {
+    #[schema(value_type = String)]
     pub id: TenantId,
     pub slug: String,
     pub name: String,
@@ -34,12 +35,17 @@ pub struct Tenant {
     pub billing_email: String,
     pub plan: String,
     /// The overrides as the signup or an administrator stated them.
+    #[schema(value_type = Object)]
     pub profile: serde_json::Value,
     pub state: TenantState,
     pub state_reason: String,
+    #[schema(value_type = u64)]
     pub epoch: Epoch,
+    #[schema(value_type = Option<String>)]
     pub evaluated_at: Option<Timestamp>,
+    #[schema(value_type = String)]
     pub created_at: Timestamp,
+    #[schema(value_type = String)]
     pub updated_at: Timestamp,
 }
 

@@ -1,0 +1,125 @@
+//! Moves: what moves, and a person's word on it.
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use webhost_proto::ids::MoveId;
+
+use super::ApiState;
+use super::auth::Bearer;
+use super::error::ApiError;
+use super::extract::{self, Body, Page, Path, Query};
+use crate::moves::{self, MoveRefused, MoveView};
+use crate::store::moves::Which;
+
+impl From<MoveRefused> for ApiError {
+    fn from(error: MoveRefused) -> Self {
+        match error {
+            MoveRefused::UnknownTenant(id) => Self::not_found("tenant", id),
+            MoveRefused::UnknownMove(id) => Self::not_found("move", id),
+            MoveRefused::Store(error) => error.into(),
+            other => Self::conflict(other.to_string()),
+        }
+    }
+}
+
+/// Which moves to list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Filter {
+    /// Only those of this tenant, by id or slug.
+    pub tenant: Option<String>,
+    /// Only those that have not ended.
+    #[serde(default)]
+    pub open: bool,
+    /// 1 to 1000; 100 when absent.
+    pub limit: Option<u32>,
+    /// The last id of the page before.
+    pub after: Option<String>,
+}
+
+/// Lists moves, newest first.
+#[utoipa::path(get, path = "/api/moves", tag = "moves", params(Filter),
+    responses((status = 200, body = Vec<MoveView>)))]
+pub async fn list(
+    State(state): State<ApiState>,
+    Query(filter): Query<Filter>,
+) -> Result<Json<Vec<MoveView>>, ApiError> {
+    let page = Page { limit: filter.limit, after: filter.after };
+    let tenant = match &filter.tenant {
+        Some(name) => Some(extract::tenant(&state, name).await?.id),
+        None => None,
+    };
+    let which = Which { tenant, open: filter.open, before: page.after()? };
+    Ok(Json(moves::list(&state.store, which, page.limit()?).await?))
+}
+
+async fn shown(state: &ApiState, id: MoveId) -> Result<Json<MoveView>, ApiError> {
+    let found = moves::get(&state.store, id).await?;
+    found.map(Json).ok_or_else(|| ApiError::not_found("move", id))
+}
+
+fn id_of(text: &str) -> Result<MoveId, ApiError> {
+    text.parse().map_err(|_| ApiError::not_found("move", text))
+}
+
+/// One move with its history.
+#[utoipa::path(get, path = "/api/moves/{id}", tag = "moves", params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 404, body = super::error::ErrorBody)))]
+pub async fn get(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<Json<MoveView>, ApiError> {
+    shown(&state, id_of(&id)?).await
+}
+
+/// Approves a move that waits for an administrator.
+#[utoipa::path(post, path = "/api/moves/{id}/approve", tag = "moves", params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
+pub async fn approve(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Path(id): Path<String>,
+) -> Result<Json<MoveView>, ApiError> {
+    let id = id_of(&id)?;
+    moves::approve(&state.store, id, &bearer.actor).await?;
+    state.signals.replies.notify();
+    shown(&state, id).await
+}
+
+/// Why.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Why {
+    /// For the audit trail.
+    pub reason: String,
+}
+
+/// Refuses a move that waits for an administrator.
+#[utoipa::path(post, path = "/api/moves/{id}/refuse", tag = "moves", request_body = Why,
+    params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
+pub async fn refuse(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Path(id): Path<String>,
+    Body(why): Body<Why>,
+) -> Result<Json<MoveView>, ApiError> {
+    let id = id_of(&id)?;
+    moves::refuse(&state.store, id, &bearer.actor, &why.reason).await?;
+    shown(&state, id).await
+}
+
+/// Cancels a move; possible until its point of no return.
+#[utoipa::path(post, path = "/api/moves/{id}/cancel", tag = "moves", params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
+pub async fn cancel(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Path(id): Path<String>,
+) -> Result<Json<MoveView>, ApiError> {
+    let id = id_of(&id)?;
+    moves::cancel(&state.store, id, &bearer.actor).await?;
+    state.signals.replies.notify();
+    shown(&state, id).await
+}

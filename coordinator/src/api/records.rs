@@ -1,0 +1,106 @@
+//! What was decided, placed and done: lists to look through.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::ApiState;
+use super::error::ApiError;
+use super::extract::{self, Page, Query};
+use crate::store::{audit as trail, decisions as decided, placements as places};
+
+/// Which placements to list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PlacementFilter {
+    /// Only those on this node, by id or name.
+    pub node: Option<String>,
+    /// Ended ones, too.
+    #[serde(default)]
+    pub history: bool,
+    /// 1 to 1000; 100 when absent.
+    pub limit: Option<u32>,
+    /// The last id of the page before.
+    pub after: Option<String>,
+}
+
+/// Lists placements by id.
+#[utoipa::path(get, path = "/api/placements", tag = "records", params(PlacementFilter),
+    responses((status = 200, body = Vec<places::Placement>)))]
+pub async fn placements(
+    State(state): State<ApiState>,
+    Query(filter): Query<PlacementFilter>,
+) -> Result<Json<Vec<places::Placement>>, ApiError> {
+    let page = Page { limit: filter.limit, after: filter.after };
+    let node = match &filter.node {
+        Some(name) => Some(extract::node(&state, name).await?.id),
+        None => None,
+    };
+    let client = state.store.client().await?;
+    let rows = places::list(&**client, node, filter.history, page.after()?, page.limit()?).await?;
+    Ok(Json(rows))
+}
+
+/// Which decisions to list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DecisionFilter {
+    /// Only those about this tenant, by id or slug.
+    pub tenant: Option<String>,
+    /// 1 to 1000; 100 when absent.
+    pub limit: Option<u32>,
+    /// The last id of the page before.
+    pub after: Option<String>,
+}
+
+/// Lists decisions, newest first.
+#[utoipa::path(get, path = "/api/decisions", tag = "records", params(DecisionFilter),
+    responses((status = 200, body = Vec<decided::Recorded>)))]
+pub async fn decisions(
+    State(state): State<ApiState>,
+    Query(filter): Query<DecisionFilter>,
+) -> Result<Json<Vec<decided::Recorded>>, ApiError> {
+    let page = Page { limit: filter.limit, after: filter.after };
+    let tenant = match &filter.tenant {
+        Some(name) => Some(extract::tenant(&state, name).await?.id),
+        None => None,
+    };
+    let client = state.store.client().await?;
+    let before: Option<Uuid> = page.after()?;
+    Ok(Json(decided::list(&**client, tenant, before, page.limit()?).await?))
+}
+
+/// Which part of the audit trail to list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AuditFilter {
+    /// "tenant", "node", "move", "token".
+    pub subject: Option<String>,
+    /// Its id.
+    pub subject_id: Option<String>,
+    /// 1 to 1000; 100 when absent.
+    pub limit: Option<u32>,
+    /// The last id of the page before.
+    pub after: Option<String>,
+}
+
+/// The audit trail, newest first.
+#[utoipa::path(get, path = "/api/audit", tag = "records", params(AuditFilter),
+    responses((status = 200, body = Vec<trail::Recorded>)))]
+pub async fn audit(
+    State(state): State<ApiState>,
+    Query(filter): Query<AuditFilter>,
+) -> Result<Json<Vec<trail::Recorded>>, ApiError> {
+    let page = Page { limit: filter.limit, after: filter.after };
+    let client = state.store.client().await?;
+    let rows = trail::list(
+        &**client,
+        filter.subject.as_deref(),
+        filter.subject_id.as_deref(),
+        page.after()?,
+        page.limit()?,
+    )
+    .await?;
+    Ok(Json(rows))
+}

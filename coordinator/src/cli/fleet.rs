@@ -1,0 +1,171 @@
+//! `node`, `tenant` and `move`: an operator's look at the fleet.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::open::{State, sealing_key};
+use super::{CliError, MoveCommand, NodeCommand, TenantCommand, output};
+use crate::api::fleet::promise;
+use crate::config::Config;
+use crate::link::authority::{Authority, Leaves};
+use crate::link::{Signal, Signals, create_join_token};
+use crate::moves;
+use crate::signup::{Desk, request};
+use crate::slots::Slots;
+use crate::store::moves::Which;
+use crate::store::{Store, nodes, tenants};
+use crate::usage::Book;
+
+const OPERATOR: &str = "operator";
+const MOST: i64 = 100_000;
+
+pub(super) async fn node(
+    config: &Config,
+    state: &State,
+    command: NodeCommand,
+) -> Result<(), CliError> {
+    match command {
+        NodeCommand::Token { name, kind, shape, region, lifetime_s } => {
+            let promise = promise(&config.catalog, name, kind, shape, &region)?;
+            let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+            let key = sealing_key(config, credentials.as_deref(), state.embedded)?;
+            let authority =
+                Authority::load_or_create(&state.store, &key, Leaves::default()).await?;
+            let lifetime = Duration::from_secs(lifetime_s);
+            let token =
+                create_join_token(&state.store, &authority, &promise, lifetime, OPERATOR).await?;
+            output::line(token.expose())
+        }
+        NodeCommand::List(format) => {
+            let nodes = nodes::list(&**state.store.client().await?, None, MOST).await?;
+            if format.json {
+                return output::json(&nodes);
+            }
+            let rows = nodes.into_iter().map(|node| {
+                vec![
+                    node.name,
+                    node.kind.as_str().to_owned(),
+                    node.shape,
+                    node.region,
+                    node.state.to_string(),
+                    node.connected_at.map_or("no", |_| "yes").to_owned(),
+                    node.agent_version,
+                    node.id.to_string(),
+                ]
+            });
+            let headings = ["NAME", "KIND", "SHAPE", "REGION", "STATE", "CONNECTED", "AGENT", "ID"];
+            output::table(&headings, rows.collect())
+        }
+    }
+}
+
+pub(super) async fn tenant(
+    config: &Config,
+    state: &State,
+    command: TenantCommand,
+) -> Result<(), CliError> {
+    match command {
+        TenantCommand::List(format) => {
+            let tenants = tenants::list(&**state.store.client().await?, None, None, MOST).await?;
+            if format.json {
+                return output::json(&tenants);
+            }
+            let rows = tenants.into_iter().map(|tenant| {
+                vec![
+                    tenant.slug,
+                    tenant.plan,
+                    tenant.state.to_string(),
+                    tenant.epoch.to_string(),
+                    tenant.id.to_string(),
+                    tenant.state_reason,
+                ]
+            });
+            let headings = ["SLUG", "PLAN", "STATE", "EPOCH", "ID", "REASON"];
+            output::table(&headings, rows.collect())
+        }
+        TenantCommand::Import { node, apply, default_plan, format } => {
+            if let Some(plan) = &default_plan {
+                request::plan(plan, &config.catalog)?;
+            }
+            let found = nodes::by_name(&**state.store.client().await?, &node).await?;
+            let found =
+                found.ok_or_else(|| CliError::Other(format!("there is no node {node:?}")))?;
+            let outcome = desk(config, &state.store)
+                .import(&Signals::default(), &found, apply, default_plan.as_deref(), OPERATOR)
+                .await?;
+            if format.json {
+                return output::json(&outcome);
+            }
+            let rows = outcome.tenants.iter().map(|one| {
+                vec![
+                    one.slug.clone(),
+                    one.plan.clone(),
+                    format!("{:?}", one.verdict).to_lowercase(),
+                    one.customer_id.clone(),
+                    one.reason.clone(),
+                ]
+            });
+            output::table(&["SLUG", "PLAN", "VERDICT", "ID", "REASON"], rows.collect())?;
+            if !outcome.applied {
+                output::line("a dry run: nothing was written; add --apply to adopt them")?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn desk(config: &Config, store: &Store) -> Desk {
+    let silence = SignedDuration::from_secs(i64::from(config.link.silence_s));
+    Desk {
+        store: store.clone(),
+        slots: Slots {
+            book: Arc::new(Book::new(config.usage_window())),
+            catalog: Arc::new(config.catalog.clone()),
+            silence,
+        },
+        mode: config.mode,
+        reservation: SignedDuration::from_secs(
+            i64::try_from(config.signup.reservation_ttl_s).unwrap_or(i64::MAX),
+        ),
+        reserved_slugs: Arc::new(config.signup.reserved_slugs.iter().cloned().collect()),
+        changed: Signal::default(),
+    }
+}
+
+pub(super) async fn moves(store: &Store, command: MoveCommand) -> Result<(), CliError> {
+    match command {
+        MoveCommand::List { open, format } => {
+            let which = Which { tenant: None, open, before: None };
+            let listed = moves::list(store, which, MOST).await?;
+            if format.json {
+                return output::json(&listed);
+            }
+            let rows = listed.into_iter().map(|one| {
+                vec![
+                    one.id.to_string(),
+                    one.tenant_id.to_string(),
+                    one.kind,
+                    one.state,
+                    one.created_at.to_string(),
+                    one.error.unwrap_or(one.reason),
+                ]
+            });
+            output::table(&["ID", "TENANT", "KIND", "STATE", "SINCE", "WHY"], rows.collect())
+        }
+        MoveCommand::Approve { id } => {
+            moves::approve(store, id, OPERATOR).await?;
+            output::line(&format!("move {id} is approved"))
+        }
+        MoveCommand::Refuse { id, reason } => {
+            moves::refuse(store, id, OPERATOR, &reason).await?;
+            output::line(&format!("move {id} is refused"))
+        }
+        MoveCommand::Cancel { id } => {
+            moves::cancel(store, id, OPERATOR).await?;
+            output::line(&format!("move {id} will be cancelled"))
+        }
+    }
+}

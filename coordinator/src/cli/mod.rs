@@ -1,0 +1,207 @@
+//! The command line: the service itself, and an operator's commands on its
+//! state.
+//!
+//! The operator's commands work on the state database, the one that the
+//! configuration names, or the private one of `--embedded`: over its socket
+//! while the service runs, or started for the time of the command. They need
+//! no token: who may read the database or its socket is an operator.
+
+mod fleet;
+mod open;
+mod output;
+mod serve;
+mod tokens;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use open::{OpenError, sealing_key};
+
+use crate::config::{Config, ConfigError};
+use crate::decide::plans::NodeKind;
+
+/// Decides where each tenant of the fleet lives, and moves those that have
+/// outgrown their place.
+#[derive(Debug, Parser)]
+#[command(name = "webhost-coordinator", version)]
+pub struct Cli {
+    /// The configuration; all defaults without one.
+    #[arg(long, global = true, env = "WEBHOST_COORDINATOR_CONFIG")]
+    config: Option<PathBuf>,
+    /// Keep the state in a private PostgreSQL below the state directory.
+    #[arg(long, global = true)]
+    embedded: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service.
+    Serve,
+    /// Check the configuration and print what holds.
+    CheckConfig,
+    /// Tokens of the HTTP API.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Nodes, and the tokens by which machines join.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Tenants.
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Moves.
+    #[command(subcommand)]
+    Move(MoveCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token; it is printed once, alone, on standard output.
+    Create {
+        name: String,
+        /// admin, app or viewer.
+        #[arg(long)]
+        role: crate::store::api_tokens::Role,
+        /// Days until it expires; never without.
+        #[arg(long)]
+        expires_days: Option<u32>,
+    },
+    /// List the tokens, without their secrets.
+    List(Format),
+    /// Let a token work no longer.
+    Revoke { name: String },
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// Make a join token for one machine; it is printed once, alone.
+    Token {
+        name: String,
+        /// shared or dedicated.
+        #[arg(long, value_parser = kind)]
+        kind: NodeKind,
+        /// A shape of the catalogue, as ax52.
+        #[arg(long)]
+        shape: String,
+        /// A place by its code, as fra, or a region of the catalogue, as EU.
+        #[arg(long)]
+        region: String,
+        /// Seconds that it may be used for.
+        #[arg(long, default_value_t = 900)]
+        lifetime_s: u64,
+    },
+    /// List the nodes.
+    List(Format),
+}
+
+#[derive(Debug, Subcommand)]
+enum TenantCommand {
+    /// List the tenants.
+    List(Format),
+    /// Adopt the tenants that a node's database carries already; a dry run
+    /// unless --apply is given. The service must run.
+    Import {
+        node: String,
+        #[arg(long)]
+        apply: bool,
+        /// The plan of tenants whose database names none.
+        #[arg(long)]
+        default_plan: Option<String>,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum MoveCommand {
+    /// List the moves, newest first.
+    List {
+        /// Only those that have not ended.
+        #[arg(long)]
+        open: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Approve a move that waits for an administrator.
+    Approve { id: webhost_proto::ids::MoveId },
+    /// Refuse one.
+    Refuse {
+        id: webhost_proto::ids::MoveId,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Cancel one before its point of no return.
+    Cancel { id: webhost_proto::ids::MoveId },
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Args)]
+struct Format {
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn kind(text: &str) -> Result<NodeKind, String> {
+    match text {
+        "shared" => Ok(NodeKind::Shared),
+        "dedicated" => Ok(NodeKind::Dedicated),
+        other => Err(format!("{other:?} is no kind; write shared or dedicated")),
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Run(#[from] crate::run::RunError),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    #[error(transparent)]
+    Move(#[from] crate::moves::MoveRefused),
+    #[error(transparent)]
+    Import(#[from] crate::signup::import::ImportError),
+    #[error(transparent)]
+    Join(#[from] crate::link::TokenError),
+    #[error(transparent)]
+    Authority(#[from] crate::link::authority::AuthorityError),
+    #[error(transparent)]
+    Invalid(#[from] crate::signup::Invalid),
+    /// Standard output is gone.
+    #[error("output: {0}")]
+    Output(#[from] std::io::Error),
+    /// Anything that needs no kind of its own.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Cli {
+    /// Does what was asked. `environment` is the process's.
+    ///
+    /// # Errors
+    /// [`CliError`], for standard error and a failing exit code.
+    pub async fn run(self, environment: &[(String, String)]) -> Result<(), CliError> {
+        let config = Config::load(self.config.as_deref(), environment)?;
+        if let Command::CheckConfig = self.command {
+            return output::config(&config);
+        }
+        if let Command::Serve = self.command {
+            return serve::serve(config, self.embedded).await;
+        }
+        let state = open::State::open(&config, self.embedded).await?;
+        state.store.migrate().await?;
+        match self.command {
+            Command::Serve | Command::CheckConfig => Ok(()),
+            Command::Token(command) => tokens::run(&state.store, command).await,
+            Command::Node(command) => fleet::node(&config, &state, command).await,
+            Command::Tenant(command) => fleet::tenant(&config, &state, command).await,
+            Command::Move(command) => fleet::moves(&state.store, command).await,
+        }
+    }
+}
