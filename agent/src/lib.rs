@@ -5,6 +5,7 @@
 pub mod collect;
 pub mod command;
 pub mod config;
+mod durable;
 pub mod identity;
 pub mod link;
 pub mod mover;

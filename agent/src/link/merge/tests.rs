@@ -1,0 +1,121 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+use webhost_proto::wire::Basis;
+
+use super::*;
+
+type Key = (TenantId, i32, i32, u64);
+
+fn totals(reports: &[&CollectedReport]) -> BTreeMap<Key, u64> {
+    let mut totals = BTreeMap::new();
+    for report in reports {
+        for column in report.columns.iter().filter(|column| is_counter(column.metric)) {
+            for ((tenant, _), value) in report.tenants.iter().zip(&column.values) {
+                if let Some(value) = value {
+                    let key = (*tenant, column.metric as i32, column.basis as i32, column.bound);
+                    *totals.entry(key).or_insert(0) += value;
+                }
+            }
+        }
+    }
+    totals
+}
+
+fn gauges(report: &CollectedReport) -> BTreeMap<Key, u64> {
+    let mut gauges = BTreeMap::new();
+    for column in report.columns.iter().filter(|column| !is_counter(column.metric)) {
+        for ((tenant, _), value) in report.tenants.iter().zip(&column.values) {
+            if let Some(value) = value {
+                let key = (*tenant, column.metric as i32, column.basis as i32, column.bound);
+                gauges.insert(key, *value);
+            }
+        }
+    }
+    gauges
+}
+
+/// Any report of up to five of eight tenants.
+pub(crate) fn any_report() -> impl Strategy<Value = CollectedReport> {
+    let tenants = proptest::sample::subsequence((0..8_u128).collect::<Vec<_>>(), 0..=5);
+    let metrics = proptest::sample::subsequence(
+        vec![
+            (Metric::CpuUs, Basis::Measured, 0),
+            (Metric::CpuUs, Basis::Attributed, 0),
+            (Metric::ApiCalls, Basis::Measured, 0),
+            (Metric::RequestDurationBucket, Basis::Measured, 50_000),
+            (Metric::RequestDurationBucket, Basis::Measured, u64::MAX),
+            (Metric::MemoryBytes, Basis::Measured, 0),
+            (Metric::Vehicles, Basis::Measured, 0),
+        ],
+        0..=7,
+    );
+    (tenants, metrics).prop_flat_map(|(tenants, metrics)| {
+        let count = tenants.len();
+        let value = proptest::option::of(0..1_000_000_u64);
+        let values =
+            proptest::collection::vec(proptest::collection::vec(value, count), metrics.len());
+        (values, 1..10_000_u32, 0..1_000_000_u64).prop_map(move |(values, interval_ms, busy)| {
+            CollectedReport {
+                collected_at_us: 1,
+                interval_ms,
+                tenants: tenants
+                    .iter()
+                    .map(|id| (TenantId(Uuid::from_u128(*id)), format!("t{id}")))
+                    .collect(),
+                host: HostSample { cpu_busy_us: busy, uptime_s: busy, ..HostSample::default() },
+                columns: metrics
+                    .iter()
+                    .zip(values)
+                    .map(|((metric, basis, bound), values)| CollectedColumn {
+                        metric: *metric,
+                        basis: *basis,
+                        bound: *bound,
+                        values,
+                    })
+                    .collect(),
+                sources: Vec::new(),
+            }
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn counters_keep_their_totals_and_gauges_are_the_later_ones(
+        earlier in any_report(),
+        later in any_report(),
+    ) {
+        let merged = merge(&earlier, &later);
+        prop_assert_eq!(totals(&[&merged]), totals(&[&earlier, &later]));
+        prop_assert_eq!(gauges(&merged), gauges(&later));
+        prop_assert_eq!(merged.interval_ms, earlier.interval_ms + later.interval_ms);
+        prop_assert_eq!(
+            merged.host.cpu_busy_us,
+            earlier.host.cpu_busy_us + later.host.cpu_busy_us
+        );
+        prop_assert_eq!(merged.host.uptime_s, later.host.uptime_s);
+        for column in &merged.columns {
+            prop_assert_eq!(column.values.len(), merged.tenants.len());
+        }
+        let distinct: std::collections::HashSet<_> =
+            merged.tenants.iter().map(|(id, _)| id).collect();
+        prop_assert_eq!(distinct.len(), merged.tenants.len());
+        if earlier.tenants == later.tenants {
+            prop_assert_eq!(&merged.tenants, &later.tenants);
+        }
+    }
+
+    #[test]
+    fn the_order_of_merging_changes_no_total(
+        one in any_report(),
+        two in any_report(),
+        three in any_report(),
+    ) {
+        let left = merge(&merge(&one, &two), &three);
+        let right = merge(&one, &merge(&two, &three));
+        prop_assert_eq!(totals(&[&left]), totals(&[&right]));
+        prop_assert_eq!(gauges(&left), gauges(&right));
+    }
+}

@@ -1,0 +1,169 @@
+//! One session with the coordinator, from dialling to its end.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tracing::{debug, warn};
+use webhost_proto::wire::{
+    self, AgentMessage, CommandReply, CoordinatorMessage, agent_message, coordinator_message,
+};
+use webhost_proto::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, tls};
+
+use super::{HelloFacts, Link, LinkState, channel, now_us};
+
+/// From the Hello to the Welcome.
+const WELCOME_WITHIN: Duration = Duration::from_secs(15);
+
+/// Messages between the session and the connection.
+const OUTGOING: usize = 4;
+
+/// Why there is no session any more.
+pub(super) enum Ended {
+    /// The coordinator said so.
+    Goodbye { reason: String, retry_after: Duration },
+    /// Anything else.
+    Broken(String),
+}
+
+impl Link {
+    pub(super) async fn session(&mut self) -> Ended {
+        match self.session_until_error().await {
+            Ok(ended) | Err(ended) => ended,
+        }
+    }
+
+    async fn session_until_error(&mut self) -> Result<Ended, Ended> {
+        self.set_state(LinkState::Connecting, None);
+        let hello = hello((self.hello)());
+        let dialled = dial(self.options.address.clone(), self.client.clone(), hello);
+        let (out, mut inbound, welcome) = self.take_reports_while(dialled).await?;
+        self.connected(&welcome);
+        self.spool.rewind();
+        self.spool.set_max_tenants((welcome.max_tenants as usize).max(1));
+        let window = welcome.report_window as usize;
+        let mut reply: Option<CommandReply> = None;
+        loop {
+            let something = reply.is_some() || self.spool.ready(window);
+            tokio::select! {
+                message = inbound.message() => {
+                    let message = message.map_err(|status| broken(&status))?;
+                    let Some(message) = message else {
+                        return Ok(Ended::Broken("closed by the coordinator".into()));
+                    };
+                    if let Some(ended) = self.take(message) {
+                        return Ok(ended);
+                    }
+                }
+                Some(report) = self.reports.recv() => self.keep(report),
+                Some(next) = self.replies.recv(), if reply.is_none() => reply = Some(next),
+                room = out.reserve(), if something => {
+                    let Ok(room) = room else {
+                        return Ok(Ended::Broken("the connection broke".into()));
+                    };
+                    // Replies first: somebody waits for them.
+                    let kind = match reply.take() {
+                        Some(reply) => Some(agent_message::Kind::Reply(reply)),
+                        None => self.spool.next(window).map(agent_message::Kind::Report),
+                    };
+                    if kind.is_some() {
+                        room.send(AgentMessage { kind });
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, message: CoordinatorMessage) -> Option<Ended> {
+        match message.kind {
+            Some(coordinator_message::Kind::ReportAck(ack)) => {
+                self.spool.acknowledge(&ack);
+                let spooled = self.spool.len();
+                self.status.send_modify(|status| {
+                    status.spooled = spooled;
+                    status.last_ack_us = Some(now_us());
+                });
+            }
+            Some(coordinator_message::Kind::Command(command)) => self.tracker.receive(command),
+            Some(coordinator_message::Kind::Tenants(tenants)) => self.expect(Some(&tenants)),
+            Some(coordinator_message::Kind::Goodbye(goodbye)) => return Some(ended_by(goodbye)),
+            Some(coordinator_message::Kind::Welcome(_)) => warn!("a second Welcome is ignored"),
+            // A newer coordinator may know messages that we don't.
+            None => debug!("a message of no known kind is ignored"),
+        }
+        None
+    }
+}
+
+type Opened = (mpsc::Sender<AgentMessage>, Streaming<CoordinatorMessage>, wire::Welcome);
+
+async fn dial(
+    address: String,
+    client: std::sync::Arc<rustls::ClientConfig>,
+    hello: wire::Hello,
+) -> Result<Opened, Ended> {
+    let stream =
+        tls::connect(&address, client).await.map_err(|error| Ended::Broken(error.to_string()))?;
+    let greeting = async {
+        let channel = channel::over(stream)
+            .await
+            .map_err(|error| Ended::Broken(format!("{address}: {}", sources(&error))))?;
+        let mut client = wire::link_client::LinkClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let (out, messages) = mpsc::channel(OUTGOING);
+        let kind = Some(agent_message::Kind::Hello(hello));
+        out.send(AgentMessage { kind })
+            .await
+            .map_err(|_| Ended::Broken("the connection broke".into()))?;
+        let mut inbound = client
+            .session(ReceiverStream::new(messages))
+            .await
+            .map_err(|status| broken(&status))?
+            .into_inner();
+        let first = inbound.message().await.map_err(|status| broken(&status))?;
+        match first.and_then(|message| message.kind) {
+            Some(coordinator_message::Kind::Welcome(welcome)) => Ok((out, inbound, welcome)),
+            Some(coordinator_message::Kind::Goodbye(goodbye)) => Err(ended_by(goodbye)),
+            _ => Err(Ended::Broken("the coordinator did not answer the Hello".into())),
+        }
+    };
+    tokio::time::timeout(WELCOME_WITHIN, greeting)
+        .await
+        .map_err(|_| Ended::Broken(format!("{address}: no Welcome within 15 s")))?
+}
+
+fn hello(facts: HelloFacts) -> wire::Hello {
+    wire::Hello {
+        protocol_version: PROTOCOL_VERSION,
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        boot_id: facts.boot_id,
+        capabilities: facts.capabilities,
+        capacity: Some(facts.capacity),
+        tunnel_address: facts.tunnel_address,
+    }
+}
+
+fn ended_by(goodbye: wire::Goodbye) -> Ended {
+    let retry_after = Duration::from_millis(goodbye.retry_after_ms.into());
+    Ended::Goodbye { reason: format!("the coordinator said: {}", goodbye.reason), retry_after }
+}
+
+/// A refused certificate shows as a broken connection; its reason is deep in
+/// the chain of causes.
+fn broken(status: &tonic::Status) -> Ended {
+    Ended::Broken(sources(status))
+}
+
+fn sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
