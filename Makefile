@@ -26,7 +26,7 @@ demo: ## a whole fleet on this machine: signup, reports, a decision, a live move
 
 test: ## every test, on real PostgreSQL and real processes
 	@sh tests/deps.sh test
-	$(CARGO) build --locked --workspace --bins
+	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
 
 bench: ## list the benchmarks; each runs by its own name
