@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod decide;
 pub mod embedded;
+pub mod evaluate;
 pub mod fleet;
 pub mod link;
 pub mod moves;

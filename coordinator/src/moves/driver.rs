@@ -18,6 +18,7 @@ use super::steps::{self, Answer, Context};
 use super::target;
 use super::timing::{Timing, later};
 use crate::link::Signals;
+use crate::slots::Slots;
 use crate::store::moves::{self, Event, Move, Open};
 use crate::store::{Store, StoreError, commands};
 
@@ -25,6 +26,7 @@ use crate::store::{Store, StoreError, commands};
 /// progress is the newest figure of what an agent does, and comes again.
 pub struct Driver {
     store: Store,
+    slots: Slots,
     timing: Timing,
     signals: Signals,
     progress: Progress,
@@ -49,8 +51,14 @@ const MOST_LOOKS: usize = 32;
 
 impl Driver {
     /// A driver over `store`; [`Driver::run`] makes it drive.
-    pub const fn new(store: Store, timing: Timing, signals: Signals, progress: Progress) -> Self {
-        Self { store, timing, signals, progress, max_rows_per_second: 0 }
+    pub const fn new(
+        store: Store,
+        slots: Slots,
+        timing: Timing,
+        signals: Signals,
+        progress: Progress,
+    ) -> Self {
+        Self { store, slots, timing, signals, progress, max_rows_per_second: 0 }
     }
 
     /// Limits the copies of this driver's moves.
@@ -228,7 +236,7 @@ impl Driver {
         let tx = client.transaction().await?;
         let mut to = from.revised(now);
         let message = if moves::still_at_source(&*tx, from).await? {
-            match target::choose(&tx, from).await? {
+            match target::choose(&tx, &self.slots, from, now).await? {
                 Ok(chosen) => {
                     moves::reserve_incoming(&*tx, from, chosen.id, &from.durable.wanted.mode)
                         .await?;

@@ -240,6 +240,34 @@ pub async fn approve(store: &Store, id: MoveId, actor: &str) -> Result<(), MoveR
     .await
 }
 
+/// The rule says yes by now: a move to `mode` that awaits approval begins, in
+/// the caller's transaction. False, and nothing written, where the open move
+/// is another, or awaits nothing.
+///
+/// # Errors
+/// When the move can't be read or written.
+pub async fn approve_in(
+    tx: &impl GenericClient,
+    id: MoveId,
+    by: &str,
+    mode: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(from) = moves::get(tx, id).await? else { return Ok(false) };
+    if from.state != State::AwaitingApproval || from.durable.wanted.mode != mode {
+        return Ok(false);
+    }
+    let mut to = from.revised(now);
+    to.state = State::WaitingForNode;
+    to.approved_by = Some(by.to_owned());
+    to.approved_at = Some(now);
+    if !moves::save(tx, &from, &to).await? {
+        return Ok(false);
+    }
+    note(tx, &to, "system", "move.approved", &format!("approved by {by}"), now).await?;
+    Ok(true)
+}
+
 /// A person says no: the move ends, and nothing was done.
 ///
 /// # Errors

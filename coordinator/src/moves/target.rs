@@ -1,12 +1,18 @@
-//! Where a move goes: a node is found and its row locked in the transaction
-//! that promises it, so that two never take the same one.
+//! Where a move goes: placement's choice, read and written in the transaction
+//! that promises it, so that two never take the same place.
 
+use std::str::FromStr;
+
+use jiff::Timestamp;
 use tokio_postgres::Transaction;
-use uuid::Uuid;
 use webhost_proto::ids::NodeId;
 
-use crate::store::StoreError;
+use crate::decide::{Mode, Region};
+use crate::fleet::{Demand, Home, Policy, place};
+use crate::signup::kind_of;
+use crate::slots::Slots;
 use crate::store::moves::Move;
+use crate::store::{StoreError, nodes};
 
 /// The node that a move goes to.
 #[derive(Clone, Debug)]
@@ -19,39 +25,46 @@ pub struct Chosen {
     pub tunnel_address: String,
 }
 
-/// Finds the target of `row`, or says why there is none.
+/// Finds the target of `row`, or says why there is none. The rows of the
+/// nodes that could be it stay locked until the transaction ends.
 ///
 /// # Errors
-/// When the nodes can't be read.
+/// When the nodes can't be read, or the row wants a mode that there is not.
 pub async fn choose(
     tx: &Transaction<'_>,
+    slots: &Slots,
     row: &Move,
+    now: Timestamp,
 ) -> Result<Result<Chosen, String>, StoreError> {
     let wanted = &row.durable.wanted;
-    let kind = if wanted.mode == "single_tenant" { "dedicated" } else { "shared" };
-    let rows = tx
-        .query(
-            "select id, name, tunnel_address, region from nodes
-             where kind = $1 and state = 'active' and connected_at is not null
-             order by id for update",
-            &[&kind],
-        )
-        .await?;
-    for node in &rows {
-        let id: Uuid = node.try_get(0)?;
-        let taken = tx
-            .query_opt(
-                "select 1 from placements where node_id = $1 and state <> 'ended' limit 1",
-                &[&id],
-            )
-            .await?;
-        if taken.is_none() && wanted.node.is_none_or(|node| node.0 == id) {
-            return Ok(Ok(Chosen {
-                id: NodeId(id),
-                name: node.try_get(1)?,
-                tunnel_address: node.try_get(2)?,
-            }));
-        }
-    }
-    Ok(Err(format!("no {kind} node is free")))
+    let mode = Mode::from_str(&wanted.mode).map_err(|error| StoreError::Corrupt {
+        what: "moves.durable",
+        detail: error.to_string(),
+    })?;
+    let catalog = &slots.catalog;
+    let Some(plan) = catalog.plan(&wanted.plan) else {
+        return Ok(Err(format!("plan {} is not in the catalogue", wanted.plan)));
+    };
+    let regions: Vec<Region> = wanted.regions.iter().cloned().map(Region).collect();
+    let home = match mode {
+        Mode::MultiTenant => Home::Shared { near: regions },
+        Mode::SingleTenant => Home::Dedicated {
+            least: catalog.shape(&plan.shape).map(|shape| shape.capacity()).unwrap_or_default(),
+            regions,
+        },
+    };
+    let demand = Demand { amounts: slots.demand(row.tenant, now.as_microsecond()), home };
+    let kind = kind_of(mode);
+    let mut fleet = slots.snapshot(tx, kind, now).await?;
+    // A person's choice is held to the same limits as placement's own.
+    fleet.retain(|node| node.id != row.source && wanted.node.is_none_or(|id| node.id == id));
+    let placed = match place(&fleet, &demand, &Policy::of(catalog)) {
+        Ok(placed) => placed,
+        Err(no_room) => return Ok(Err(format!("no {} node is free: {no_room}", kind.as_str()))),
+    };
+    let node = nodes::get(tx, placed.node).await?.ok_or_else(|| StoreError::Corrupt {
+        what: "nodes",
+        detail: format!("no row for {}", placed.node),
+    })?;
+    Ok(Ok(Chosen { id: node.id, name: node.name, tunnel_address: node.tunnel_address }))
 }

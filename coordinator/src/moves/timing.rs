@@ -40,7 +40,7 @@ impl Default for Timing {
     fn default() -> Self {
         let minutes = |n: u64| Duration::from_secs(n * 60);
         Self {
-            period: Duration::from_secs(2),
+            period: Duration::from_secs(1),
             first_pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(30),
             short_step: minutes(10),

@@ -205,6 +205,21 @@ pub async fn open_of(
     row.map(|row| Ok(MoveId(row.try_get(0)?))).transpose()
 }
 
+/// The plan for whose machine the tenant was moved last.
+pub async fn last_plan(
+    client: &impl GenericClient,
+    tenant: TenantId,
+) -> Result<Option<String>, StoreError> {
+    let row = client
+        .query_opt(
+            "select durable->'wanted'->>'plan' from moves
+             where tenant_id = $1 and state = 'completed' order by ended_at desc limit 1",
+            &[&tenant.0],
+        )
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?.flatten())
+}
+
 /// Which moves to list.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Which {
@@ -402,7 +417,7 @@ pub async fn reserve_incoming(
 /// does who gives a slot back.
 pub async fn release_incoming(client: &impl GenericClient, row: &Move) -> Result<(), StoreError> {
     let Some(target) = row.target else { return Ok(()) };
-    client.execute("select 1 from nodes where id = $1 for update", &[&target.0]).await?;
+    client.execute("select 1 from nodes where id = $1 for no key update", &[&target.0]).await?;
     client
         .execute(
             "update placements set state = 'ended', ended_at = now()

@@ -1,9 +1,10 @@
 //! A fleet of rows and a scripted agent, for the driver's tests.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 use webhost_proto::ids::{CommandId, MoveId, NodeId, TenantId};
@@ -11,10 +12,13 @@ use webhost_proto::wire::{
     self, CommandReply, FailureKind, MoveStepKind, command, command_reply, move_step_done,
 };
 
+use crate::decide::Catalog;
 use crate::link::Signals;
 use crate::moves::{Approval, Driver, NewMove, Progress, Timing};
+use crate::slots::Slots;
 use crate::store::commands::{self, Answered};
 use crate::store::{Store, moves, testing};
+use crate::usage::Book;
 
 pub(crate) struct World {
     pub store: Store,
@@ -35,9 +39,10 @@ impl World {
         let (tenant, source, target) =
             (TenantId::generate(), NodeId::generate(), NodeId::generate());
         let client = store.client().await.expect("a client");
-        for (id, name, kind, shape) in
-            [(source, "shared-1", "shared", "ax52"), (target, "dedicated-1", "dedicated", "big")]
-        {
+        for (id, name, kind, shape) in [
+            (source, "shared-1", "shared", "ax52"),
+            (target, "dedicated-1", "dedicated", "shared-cpu-512"),
+        ] {
             client
                 .execute(
                     "insert into nodes (id, name, kind, shape, region, state, tunnel_address,
@@ -73,7 +78,13 @@ impl World {
     /// A driver that knows nothing but the database: as after a restart.
     pub(crate) fn driver(&self) -> Driver {
         let progress = Progress::new(self.store.clone(), Duration::from_secs(1));
-        Driver::new(self.store.clone(), self.timing.clone(), self.signals.clone(), progress)
+        let slots = Slots {
+            book: Arc::new(Book::new(Duration::from_secs(300))),
+            catalog: Arc::new(Catalog::default()),
+            silence: SignedDuration::from_mins(1),
+        };
+        let (store, timing) = (self.store.clone(), self.timing.clone());
+        Driver::new(store, slots, timing, self.signals.clone(), progress)
     }
 
     pub(crate) fn upgrade(&self) -> NewMove {
