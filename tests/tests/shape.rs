@@ -23,7 +23,6 @@ const LONGER: &[(&str, &str)] = &[
 /// SQL outside the coordinator's store, each file with the reason.
 const SQL_ELSEWHERE: &[(&str, &str)] = &[
     ("coordinator/src/moves/request.rs", "locks the tenant in the transaction that asks"),
-    ("coordinator/src/moves/target.rs", "locks the nodes in the transaction that promises one"),
 ];
 
 fn root() -> PathBuf {

@@ -80,6 +80,7 @@ pub struct Config {
     pub signup: Signup,
     pub usage: Usage,
     pub evaluation: Evaluation,
+    pub moves: Moves,
     pub catalog: Catalog,
 }
 
@@ -95,6 +96,7 @@ impl Default for Config {
             signup: Signup::default(),
             usage: Usage::default(),
             evaluation: Evaluation::default(),
+            moves: Moves::default(),
             catalog: Catalog::default(),
         }
     }
@@ -279,6 +281,22 @@ impl Default for Evaluation {
     }
 }
 
+/// How moves are driven.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Moves {
+    /// Rows per second that one copy may reach; 0 is unlimited.
+    pub max_rows_per_second: u64,
+    /// Without progress for that long, somebody is told.
+    pub stuck_after_s: u64,
+}
+
+impl Default for Moves {
+    fn default() -> Self {
+        Self { max_rows_per_second: 0, stuck_after_s: 300 }
+    }
+}
+
 impl Config {
     /// Reads `file` (all defaults when there is none), then the environment,
     /// then checks the whole.
@@ -367,7 +385,8 @@ impl Config {
             self.evaluation.scan_interval_s >= 1,
             "evaluation.scan_interval_s",
             "must be at least 1",
-        )
+        )?;
+        ensure(self.moves.stuck_after_s >= 1, "moves.stuck_after_s", "must be at least 1")
     }
 
     /// The window that rates are taken over.

@@ -1,1 +1,238 @@
+use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+use webhost_proto::ids::{MoveId, TenantId};
+use webhost_proto::wire;
+
+use super::*;
+use crate::decide::{Catalog, Mode};
+use crate::evaluate::run::EvaluateError;
+use crate::moves::driver::world::World;
+use crate::moves::{self, MoveRefused};
+use crate::slots::Slots;
+use crate::store::decisions::{self, Outcome, Trigger};
+use crate::store::leases::Lease;
+use crate::store::{placements, tenants};
+use crate::usage::Book;
+use crate::usage::sample::{Metric, Sample};
+
+struct Desk {
+    world: World,
+    slots: Slots,
+    evaluator: Evaluator,
+}
+
+impl Desk {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let slots = Slots {
+            book: Arc::new(Book::new(Duration::from_secs(300))),
+            catalog: Arc::new(Catalog::default()),
+            silence: SignedDuration::from_mins(1),
+        };
+        let evaluator = Evaluator::new(world.store.clone(), slots.clone(), Pace::default());
+        Self { world, slots, evaluator }
+    }
+
+    fn another(&self) -> Evaluator {
+        Evaluator::new(self.world.store.clone(), self.slots.clone(), Pace::default())
+    }
+
+    /// The node reports that the tenant has so many vehicles, and served that
+    /// many requests, with errors among them, in that time together.
+    fn report(&self, vehicles: u64, requests: u64, errors: u64, duration_us: u64) {
+        let mut sample = Sample::default();
+        sample.set(Metric::Vehicles, vehicles, false);
+        sample.set(Metric::ApiCalls, requests, false);
+        sample.set(Metric::ApiErrors, errors, false);
+        sample.set(Metric::RequestDurationUs, duration_us, false);
+        let host = wire::HostSample { cpu_count: 16, ..wire::HostSample::default() };
+        let report = wire::Report { host: Some(host), ..wire::Report::default() };
+        self.slots.book.apply(
+            self.world.source,
+            &report,
+            &[(self.world.tenant, sample)],
+            self.world.now.as_microsecond(),
+            10_000_000,
+        );
+    }
+
+    async fn scan(&self) -> usize {
+        self.evaluator.scan(self.world.now).await.expect("a scan")
+    }
+
+    async fn decisions(&self) -> Vec<(Trigger, Outcome)> {
+        let client = self.world.store.client().await.expect("a client");
+        let mut rows = decisions::list(&**client, Some(self.world.tenant), None, 100)
+            .await
+            .expect("decisions");
+        rows.reverse();
+        rows.into_iter().map(|row| (row.trigger, row.outcome)).collect()
+    }
+
+    async fn open(&self) -> Option<(MoveId, &'static str)> {
+        let client = self.world.store.client().await.expect("a client");
+        let id = crate::store::moves::open_of(&**client, self.world.tenant).await.expect("reads");
+        match id {
+            Some(id) => Some((id, self.world.state(id).await)),
+            None => None,
+        }
+    }
+
+    async fn execute(&self, sql: &str) {
+        let client = self.world.store.client().await.expect("a client");
+        client.batch_execute(sql).await.expect("runs");
+    }
+}
+
+/// More vehicles than hobby serves: a hard rule, confidence 1. Whether a
+/// person is asked hangs on each boundary alone.
+#[tokio::test]
+async fn the_rules_approve_above_their_boundaries_and_ask_at_them() {
+    for (what, requests, errors, duration_us, days, state) in [
+        ("nothing measured", 0, 0, 0, 0, "awaiting_approval"),
+        ("200 ms", 10, 0, 2_000_000, 0, "awaiting_approval"),
+        ("201 ms", 10, 0, 2_010_000, 0, "waiting_for_node"),
+        ("5 % errors", 100, 5, 1_000_000, 0, "awaiting_approval"),
+        ("6 % errors", 100, 6, 1_000_000, 0, "waiting_for_node"),
+        ("30 days", 0, 0, 0, 30, "awaiting_approval"),
+        ("31 days", 0, 0, 0, 31, "waiting_for_node"),
+    ] {
+        let desk = Desk::new().await;
+        desk.execute(&format!(
+            "update placements set since = now() - interval '{days} days 1 minute'"
+        ))
+        .await;
+        desk.report(15, requests, errors, duration_us);
+        assert_eq!(desk.scan().await, 1, "{what}");
+        let (id, found) = desk.open().await.expect("a move");
+        assert_eq!(found, state, "{what}");
+        assert_eq!(desk.decisions().await, [(Trigger::Limit, Outcome::Migrate)], "{what}");
+        let row = desk.world.row(id).await;
+        assert_eq!(row.approved_by.is_some(), state == "waiting_for_node", "{what}");
+        assert_eq!((row.kind.as_str(), row.durable.wanted.plan.as_str()), ("upgrade", "starter"));
+        assert!(row.decision_id.is_some());
+        assert!(desk.world.audit(id).await.contains(&"move.requested".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_proposal_that_waits_is_approved_when_things_get_worse() {
+    let mut desk = Desk::new().await;
+    desk.report(15, 10, 0, 100_000);
+    desk.scan().await;
+    let (id, state) = desk.open().await.expect("a proposal");
+    assert_eq!(state, "awaiting_approval");
+    desk.world.pass(Duration::from_secs(60));
+    assert_eq!(desk.scan().await, 0, "nothing is new");
+    desk.report(15, 100, 0, 100_000_000);
+    assert_eq!(desk.scan().await, 1);
+    assert_eq!(desk.open().await, Some((id, "waiting_for_node")));
+    let by = desk.world.row(id).await.approved_by.expect("approved");
+    assert!(by.starts_with("rule: "), "{by}");
+    desk.world.pass(Duration::from_secs(24 * 3600));
+    desk.report(15, 100, 100, 100_000_000);
+    assert_eq!(desk.scan().await, 0, "what moves is left alone");
+}
+
+#[tokio::test]
+async fn a_tenant_that_fits_stays_and_is_seen_again_by_the_clock() {
+    let mut desk = Desk::new().await;
+    desk.report(3, 100, 0, 1_000_000);
+    assert_eq!(desk.scan().await, 1);
+    assert_eq!(desk.scan().await, 0);
+    desk.world.pass(Duration::from_secs(6 * 3600 - 1));
+    assert_eq!(desk.scan().await, 0);
+    desk.world.pass(Duration::from_secs(1));
+    assert_eq!(desk.scan().await, 1);
+    let stay = (Trigger::Schedule, Outcome::Stay);
+    assert_eq!(desk.decisions().await, [stay, stay]);
+    assert_eq!(desk.open().await, None);
+
+    let client = desk.world.store.client().await.expect("a client");
+    tenants::set_plan(&**client, desk.world.tenant, "starter").await.expect("a plan");
+    assert_eq!(desk.scan().await, 1);
+    assert_eq!(desk.decisions().await.last().map(|row| row.0), Some(Trigger::PlanChange));
+}
+
+#[tokio::test]
+async fn one_of_two_coordinators_evaluates() {
+    let mut desk = Desk::new().await;
+    desk.report(15, 0, 0, 0);
+    let second = desk.another();
+    let now = desk.world.now;
+    let (one, two) = tokio::join!(desk.evaluator.scan(now), second.scan(now));
+    assert_eq!(one.expect("a scan") + two.expect("a scan"), 1);
+    assert_eq!(desk.decisions().await.len(), 1);
+
+    // One that lost its lease without noticing writes nothing.
+    let stale = Lease { name: "evaluation".into(), epoch: 0 };
+    let tenant = desk.world.tenant;
+    let lost = desk.evaluator.evaluate(tenant, Trigger::Schedule, Some(&stale), now).await;
+    assert!(matches!(lost, Err(EvaluateError::Overtaken(_))), "{lost:?}");
+    assert_eq!(desk.decisions().await.len(), 1);
+
+    // When the holder is gone, the other one takes over.
+    desk.world.pass(Duration::from_secs(7 * 3600));
+    desk.execute("update moves set ended_at = now(), state = 'failed'").await;
+    assert_eq!(desk.another().scan(desk.world.now).await.expect("a scan"), 1);
+}
+
+#[tokio::test]
+async fn a_tenant_that_can_not_be_read_keeps_none_of_the_others() {
+    let desk = Desk::new().await;
+    let other = TenantId::generate();
+    desk.execute(&format!(
+        "insert into tenants (id, slug, name, email, plan, profile, state)
+         values ('{other}', 'odd', 'Odd', 'o@example.com', 'hobby', '{{\"budget\": \"much\"}}',
+                 'active');
+         insert into placements (tenant_id, node_id, mode, state, epoch)
+         values ('{other}', '{node}', 'multi_tenant', 'active', 1)",
+        node = desk.world.source,
+    ))
+    .await;
+    desk.report(15, 0, 0, 0);
+    assert_eq!(desk.scan().await, 1);
+    assert!(desk.open().await.is_some());
+    let error = desk
+        .evaluator
+        .evaluate(other, Trigger::Admin, None, desk.world.now)
+        .await
+        .expect_err("its profile can't be read");
+    assert!(error.to_string().contains(&other.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn an_administrator_forces_a_mode_but_not_against_compliance() {
+    let mut desk = Desk::new().await;
+    let (store, slots, tenant) = (&desk.world.store, &desk.slots, desk.world.tenant);
+    let forced =
+        force(store, slots, tenant, Mode::SingleTenant, None, "token ops").await.expect("a move");
+    let row = desk.world.row(forced.move_id).await;
+    assert_eq!(row.approved_by.as_deref(), Some("token ops"));
+    assert_eq!(row.state.as_str(), "waiting_for_node");
+    let again = force(store, slots, tenant, Mode::SingleTenant, None, "token ops").await;
+    assert!(matches!(again, Err(ForceError::Move(MoveRefused::AlreadyMoving { .. }))), "{again:?}");
+    moves::cancel(store, forced.move_id, "token ops").await.expect("cancelled");
+    desk.execute("update tenants set profile = '{\"compliance_requirements\": [\"soc2\"]}'").await;
+    let (store, slots) = (&desk.world.store, &desk.slots);
+    let refused = force(store, slots, tenant, Mode::MultiTenant, None, "token ops").await;
+    assert!(matches!(refused, Err(ForceError::Refused(_))), "{refused:?}");
+
+    // What the engine finds by itself: SOC 2 on a shared server moves at once.
+    assert_eq!(desk.scan().await, 1);
+    assert_eq!(desk.open().await.map(|open| open.1), Some("waiting_for_node"));
+    let (id, _) = desk.open().await.expect("a move");
+    desk.world.play(&mut |command| Some(crate::moves::driver::world::good(command))).await;
+    desk.world.assert_moved(id).await;
+    let client = desk.world.store.client().await.expect("a client");
+    let home = placements::home(&**client, tenant).await.expect("reads").expect("a home");
+    assert_eq!((home.mode, home.node_id), (Mode::SingleTenant, desk.world.target));
+    // There it stays: it is where it belongs.
+    let now = Timestamp::now();
+    let after =
+        desk.evaluator.evaluate(tenant, Trigger::Admin, None, now).await.expect("evaluated");
+    assert_eq!(after.move_id, None);
+    assert_eq!(after.facts.residence.plan.as_str(), "starter");
+}

@@ -55,8 +55,12 @@ pub fn applied(
                     to.durable.stopped =
                         Some(Stopped { by_person: false, why: answer.why.clone() });
                 }
-                // The source turned out not to be active: the move goes on.
-                State::Step(Step::CutOver) => to.durable.stopped = None,
+                // The source turned out not to be active: the move goes on. Two
+                // refusals may follow each other, so this turn is not hurried.
+                State::Step(Step::CutOver) if matches!(from.state, State::Undoing(_)) => {
+                    to.durable.stopped = None;
+                    to.durable.not_before = Some(later(now, timing.longest_pause));
+                }
                 State::Ended(_) => {
                     to.durable.deadline = None;
                     to.durable.alarm_at = None;

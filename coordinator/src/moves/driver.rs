@@ -13,14 +13,18 @@ use super::apply::applied;
 use super::consider::{Action, consider, transition};
 use super::next::{Outcome, Transition};
 use super::progress::Progress;
-use super::state::{Ending, State, Step, Undo};
+use super::state::{Ending, State, Step};
 use super::steps::{self, Answer, Context};
 use super::target;
 use super::timing::{Timing, later};
 use crate::link::Signals;
 use crate::slots::Slots;
-use crate::store::moves::{self, Event, Move, Open};
+use crate::store::moves::{self, Move, Open};
 use crate::store::{Store, StoreError, commands};
+
+mod told;
+
+use told::{log, record};
 
 /// What the driver is made of. It holds nothing that a crash could cost: the
 /// progress is the newest figure of what an agent does, and comes again.
@@ -170,17 +174,21 @@ impl Driver {
         if matches!(to.state, State::Ended(Ending::Failed | Ending::Cancelled)) {
             moves::release_incoming(&*tx, from).await?;
         }
-        if transition != Transition::Repeat {
+        if to.durable.not_before.is_none() {
             self.enqueue(&tx, &mut to, now).await?;
         }
         if !moves::save(&*tx, from, &to).await? {
             return Ok(Looked::Overtaken);
         }
         let detail = answer.learned.as_ref().and_then(|learned| learned.result.clone());
-        record(&tx, &to, &message, detail, now, transition != Transition::Repeat).await?;
+        // A step that fails in the same way again and again is told once.
+        let changed = transition != Transition::Repeat;
+        if changed || from.error != to.error {
+            record(&tx, &to, &message, detail, now, changed).await?;
+            log(&to, &message, transition);
+        }
         tx.commit().await?;
         self.signals.commands.notify();
-        log(&to, &message, transition);
         Ok(Looked::Changed)
     }
 
@@ -344,62 +352,6 @@ impl Driver {
         tx.commit().await?;
         error!(move_id = %from.id, tenant = %from.tenant, why);
         Ok(Looked::Waits(Some(due)))
-    }
-
-    /// Tells somebody, once per `stuck_after`, that nothing moves.
-    async fn alarm_if_stuck(&self, row: &Move, now: Timestamp) -> Result<(), StoreError> {
-        let Some(due) = row.durable.alarm_at else { return Ok(()) };
-        let seen = self.progress.last(row.id).map(|at| later(at, self.timing.stuck_after));
-        if seen.map_or(due, |seen| seen.max(due)) > now {
-            return Ok(());
-        }
-        let mut to = row.revised(now);
-        to.updated_at = row.updated_at;
-        to.durable.alarm_at = Some(later(now, self.timing.stuck_after));
-        let mut client = self.store.client().await?;
-        let tx = client.transaction().await?;
-        if !moves::save(&*tx, row, &to).await? {
-            return Ok(());
-        }
-        let why = row.error.as_deref().unwrap_or("the agent has not answered yet");
-        let message = format!("no progress in {} since {}: {why}", row.state, row.updated_at);
-        moves::audit(&*tx, "system", "move.stuck", row, &message).await?;
-        tx.commit().await?;
-        warn!(move_id = %row.id, tenant = %row.tenant, state = %row.state, why, "a move is stuck");
-        Ok(())
-    }
-}
-
-/// The history of a move, and the audit of its changes of state.
-async fn record(
-    tx: &tokio_postgres::Transaction<'_>,
-    to: &Move,
-    message: &str,
-    detail: Option<serde_json::Value>,
-    now: Timestamp,
-    changed: bool,
-) -> Result<(), StoreError> {
-    let event = Event {
-        at: now,
-        state: to.state.as_str().to_owned(),
-        message: message.to_owned(),
-        detail: detail.unwrap_or_else(|| json!({})),
-    };
-    moves::event(tx, to.id, &event).await?;
-    if changed {
-        moves::audit(tx, "system", &format!("move.{}", to.state), to, message).await?;
-    }
-    Ok(())
-}
-
-fn log(to: &Move, message: &str, transition: Transition) {
-    let (move_id, tenant, state) = (to.id, to.tenant, to.state);
-    match transition {
-        Transition::Repeat => warn!(%move_id, %tenant, %state, message, "a step is tried again"),
-        Transition::To(State::Undoing(Undo::Source | Undo::Tunnel)) => {
-            warn!(%move_id, %tenant, %state, message, "a move goes back");
-        }
-        Transition::To(_) => info!(%move_id, %tenant, %state, message, "a move went on"),
     }
 }
 

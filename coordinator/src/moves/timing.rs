@@ -56,6 +56,13 @@ impl Default for Timing {
     }
 }
 
+impl From<&crate::config::Moves> for Timing {
+    fn from(config: &crate::config::Moves) -> Self {
+        let stuck_after = Duration::from_secs(config.stuck_after_s);
+        Self { stuck_after, ..Self::default() }
+    }
+}
+
 impl Timing {
     /// Patience with a step; none where it is never given up.
     pub const fn budget(&self, step: Step) -> Option<Duration> {

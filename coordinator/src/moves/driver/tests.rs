@@ -5,6 +5,7 @@ use webhost_proto::wire::FailureKind;
 use super::world::{World, failed, good, name};
 use crate::moves::{self, Approval, MoveRefused};
 use crate::store::commands::Answered;
+use crate::store::testing;
 
 /// The commands of a move, in order.
 const COMMANDS: [&str; 9] = [
@@ -64,9 +65,10 @@ async fn a_move_goes_through_all_its_steps() {
 /// Each step × fails in each way once, then goes well.
 #[tokio::test]
 async fn every_step_survives_every_failure() {
+    let store = testing::database().await;
     for step in COMMANDS {
         for kind in [FailureKind::Retry, FailureKind::Interrupted, FailureKind::Expired] {
-            let mut world = World::new().await;
+            let mut world = World::on(store.clone()).await;
             let id = world.request().await;
             let mut tries = 0;
             world
@@ -88,6 +90,7 @@ async fn every_step_survives_every_failure() {
 
 #[tokio::test]
 async fn a_refusal_before_the_point_of_no_return_is_undone() {
+    let store = testing::database().await;
     for (step, undo) in [
         ("open_tunnel", &["close_tunnel"][..]),
         ("preflight", &["close_tunnel"]),
@@ -97,7 +100,7 @@ async fn a_refusal_before_the_point_of_no_return_is_undone() {
         ("verify", &["undo", "close_tunnel"]),
         ("cut_over", &["undo", "close_tunnel"]),
     ] {
-        let mut world = World::new().await;
+        let mut world = World::on(store.clone()).await;
         let id = world.request().await;
         let mut after = None::<Vec<&str>>;
         world
@@ -293,8 +296,9 @@ async fn approval_and_refusal() {
 
 #[tokio::test]
 async fn a_move_is_stopped_at_every_step_before_the_switch() {
+    let store = testing::database().await;
     for step in ["open_tunnel", "preflight", "guard", "copy", "drain", "verify"] {
-        let mut world = World::new().await;
+        let mut world = World::on(store.clone()).await;
         let id = world.request().await;
         world.play(&mut |command| (name(command) != step).then(|| good(command))).await;
         assert_eq!(world.state(id).await, step);

@@ -35,7 +35,11 @@ pub(crate) type Script<'a> = &'a mut dyn FnMut(&command::Kind) -> Option<command
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let store = testing::database().await;
+        Self::on(testing::database().await).await
+    }
+
+    /// A tenant and two nodes of their own in a database that others use too.
+    pub(crate) async fn on(store: Store) -> Self {
         let (tenant, source, target) =
             (TenantId::generate(), NodeId::generate(), NodeId::generate());
         let client = store.client().await.expect("a client");
@@ -48,7 +52,7 @@ impl World {
                     "insert into nodes (id, name, kind, shape, region, state, tunnel_address,
                                         connected_at, last_seen_at)
                      values ($1, $2, $3, $4, 'iad', 'active', '10.0.0.1:7403', now(), now())",
-                    &[&id.0, &name, &kind, &shape],
+                    &[&id.0, &format!("{name}-{id}"), &kind, &shape],
                 )
                 .await
                 .expect("a node");
@@ -56,7 +60,7 @@ impl World {
         client
             .execute(
                 "insert into tenants (id, slug, name, email, plan, state)
-                 values ($1, 'acme', 'Acme', 'a@example.com', 'hobby', 'active')",
+                 values ($1, $1::uuid::text, 'Acme', 'a@example.com', 'hobby', 'active')",
                 &[&tenant.0],
             )
             .await
@@ -93,7 +97,7 @@ impl World {
             mode: "single_tenant".into(),
             plan: "starter".into(),
             regions: vec!["iad".into()],
-            target: None,
+            target: Some(self.target),
             requested_by: "system".into(),
             reason: "it has outgrown its server".into(),
             decision_id: None,
@@ -176,7 +180,10 @@ impl World {
     async fn snapshot(&self) -> (Vec<String>, usize) {
         let client = self.store.client().await.expect("a client");
         let rows = client
-            .query("select state from moves where ended_at is null", &[])
+            .query(
+                "select state from moves where tenant_id = $1 and ended_at is null",
+                &[&self.tenant.0],
+            )
             .await
             .expect("states");
         let count: i64 =
@@ -197,7 +204,10 @@ impl World {
     pub(crate) async fn books(&self) -> (Vec<(&'static str, String, i64)>, i64) {
         let client = self.store.client().await.expect("a client");
         let rows = client
-            .query("select node_id, state, epoch from placements order by id", &[])
+            .query(
+                "select node_id, state, epoch from placements where tenant_id = $1 order by id",
+                &[&self.tenant.0],
+            )
             .await
             .expect("placements");
         let placements = rows
@@ -208,7 +218,11 @@ impl World {
                 (side, row.get(1), row.get(2))
             })
             .collect();
-        let epoch = client.query_one("select epoch from tenants", &[]).await.expect("epoch").get(0);
+        let epoch = client
+            .query_one("select epoch from tenants where id = $1", &[&self.tenant.0])
+            .await
+            .expect("epoch")
+            .get(0);
         (placements, epoch)
     }
 
