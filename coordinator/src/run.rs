@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Bounds};
 use crate::config::Config;
+use crate::evaluate::{Evaluator, Pace};
 use crate::link::authority::{Authority, AuthorityError, Leaves};
 use crate::link::sealing::SealingKey;
 use crate::link::{Link, LinkError, LinkSettings, Served, Signals};
@@ -164,9 +165,13 @@ pub async fn run(
     };
     let link =
         Link::new(store.clone(), served.clone(), Arc::new(ingest), signals.clone(), settings);
-    let timing = Timing::default();
+    let timing = Timing::from(&config.moves);
     let progress = moves::Progress::new(store.clone(), timing.progress_every);
-    let driver = Driver::new(store.clone(), timing, signals.clone(), progress.clone());
+    let slots = desk.slots.clone();
+    let pace = Pace::from(&config.evaluation);
+    let evaluator = Evaluator::new(store.clone(), slots.clone(), pace);
+    let driver = Driver::new(store.clone(), slots, timing, signals.clone(), progress.clone())
+        .with_max_rows_per_second(config.moves.max_rows_per_second);
     let state = ApiState {
         store: store.clone(),
         book: book.clone(),
@@ -217,6 +222,11 @@ pub async fn run(
     tasks.spawn(async move {
         driver.run(token).await;
         ("driver of moves", Ok(()))
+    });
+    let token = stop.clone();
+    tasks.spawn(async move {
+        evaluator.run(token).await;
+        ("evaluation of tenants", Ok(()))
     });
     tasks.spawn(pump(heard, progress, stop.clone()));
     let token = stop.clone();

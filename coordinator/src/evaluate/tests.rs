@@ -8,7 +8,7 @@ use webhost_proto::wire;
 use super::*;
 use crate::decide::{Catalog, Mode};
 use crate::evaluate::run::EvaluateError;
-use crate::moves::driver::world::World;
+use crate::moves::driver::world::{World, good};
 use crate::moves::{self, MoveRefused};
 use crate::slots::Slots;
 use crate::store::decisions::{self, Outcome, Trigger};
@@ -224,7 +224,7 @@ async fn an_administrator_forces_a_mode_but_not_against_compliance() {
     assert_eq!(desk.scan().await, 1);
     assert_eq!(desk.open().await.map(|open| open.1), Some("waiting_for_node"));
     let (id, _) = desk.open().await.expect("a move");
-    desk.world.play(&mut |command| Some(crate::moves::driver::world::good(command))).await;
+    desk.world.play(&mut |command| Some(good(command))).await;
     desk.world.assert_moved(id).await;
     let client = desk.world.store.client().await.expect("a client");
     let home = placements::home(&**client, tenant).await.expect("reads").expect("a home");

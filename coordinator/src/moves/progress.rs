@@ -10,13 +10,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
 use webhost_proto::ids::{CommandId, MoveId, NodeId};
 use webhost_proto::wire::{self, MoveStepKind};
 
 use super::timing::later;
-use crate::link;
 use crate::store::{Store, StoreError, moves};
 
 /// One figure of one move.
@@ -76,30 +73,6 @@ impl Progress {
     /// Every figure from now on; the newest win where a listener is slow.
     pub fn listen(&self) -> broadcast::Receiver<Seen> {
         self.listeners.subscribe()
-    }
-
-    /// Takes in what the link hands up, until `shutdown` or until the link is
-    /// gone. Where figures come faster than they are taken the oldest are
-    /// skipped: the newest says it all.
-    pub async fn follow(
-        &self,
-        mut figures: broadcast::Receiver<link::Progress>,
-        shutdown: CancellationToken,
-    ) {
-        loop {
-            let figure = tokio::select! {
-                () = shutdown.cancelled() => return,
-                figure = figures.recv() => figure,
-            };
-            let link::Progress { node, command, progress } = match figure {
-                Ok(figure) => figure,
-                Err(broadcast::error::RecvError::Lagged(_)) => continue,
-                Err(broadcast::error::RecvError::Closed) => return,
-            };
-            if let Err(error) = self.record(node, command, &progress, Timestamp::now()).await {
-                warn!(%node, %command, %error, "a move's progress can't be kept");
-            }
-        }
     }
 
     /// Takes a figure that `node` told of one of its commands. A figure of a
