@@ -78,7 +78,7 @@ const COPY_POINTS: &str = "
 const MILEAGE: &str = "
     with legs as (
         select vehicle_id,
-               st_distance(location::geography, lag(location::geography) over track) as metres,
+               st_distancesphere(location, lag(location) over track) as metres,
                extract(epoch from recorded_at - lag(recorded_at) over track)::float8 as seconds
         from gps_positions
         where customer_id = $1

@@ -105,10 +105,8 @@ async fn act(
 
     let rows = load.import(hero.id, &hero.vehicles, HISTORY).await?;
     timeline.say("load", &format!("{} imported {rows} positions of its past", hero.name));
-    for number in 1..=2 {
-        load.browse(hero.id, format!("dispatcher-{number}"), "reports/mileage", READING);
-    }
-    timeline.say("load", "its two dispatchers look at mileage reports over all of it");
+    load.browse(hero.id, "dispatcher".into(), "reports/mileage", READING);
+    timeline.say("load", "its dispatcher looks at mileage reports over all of it");
     let mean = slow(timeline, fleet, hero).await?;
     timeline.say(&source, &format!("reports a mean response of {mean:.0} ms for {}", hero.name));
 
