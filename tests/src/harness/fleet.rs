@@ -144,7 +144,7 @@ impl Fleet {
         }
         fleet.start_coordinator().await?;
         fleet.admin_token = fleet
-            .coordinator_cli(&["token", "create", "--name", "harness", "--role", "admin"])
+            .coordinator_cli(&["token", "create", "harness", "--role", "admin"])
             .await?
             .trim()
             .to_owned();
@@ -263,7 +263,6 @@ impl Fleet {
             .coordinator_cli(&[
                 "node",
                 "token",
-                "--name",
                 &spec.name,
                 "--kind",
                 spec.kind,

@@ -1,0 +1,146 @@
+//! The whole with real processes: signup, report, decision, move, and what
+//! becomes of a move when agent or coordinator are killed in it.
+//!
+//! In every scenario devices write all the time, a watcher looks at both fence
+//! rows again and again, and at the end every acknowledged row is looked for.
+
+#[path = "end_to_end/stage.rs"]
+mod stage;
+
+use std::time::Duration;
+
+use serde_json::json;
+use stage::{DEDICATED, SHARED, Scene, serial};
+use webhost_tests::demo::{town, watch};
+use webhost_tests::harness::api::wait_for;
+use webhost_tests::harness::fleet::items;
+
+/// A generous end for what must happen on a busy machine.
+const LONG: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_that_outgrows_its_server_is_moved() {
+    let _alone = serial().await;
+    let scene = Scene::start(2_000, 0).await;
+    let api = &scene.fleet.api;
+
+    // The coordinator learns of the growth from the agent's reports alone.
+    scene.grow(8).await;
+    let open = watch::appears(api, scene.hero.id, LONG).await.expect("a move is proposed");
+    assert_eq!(open["state"], "awaiting_approval", "fast and not settled: {open}");
+    let id = open["id"].as_str().expect("an id");
+    let decisions =
+        api.get(&format!("/api/decisions?tenant={}", scene.hero.id)).await.expect("answers");
+    let decision = items(&decisions)
+        .iter()
+        .find(|decision| decision["id"] == open["decision_id"])
+        .expect("the decision is on record");
+    assert_eq!(decision["outcome"], "migrate", "{decision}");
+    assert!(decision["inputs"].to_string().contains('8'), "the vehicles are among the inputs");
+
+    api.post(&format!("/api/moves/{id}/approve"), &json!({})).await.expect("is approved");
+    let ended = scene.ended(id).await;
+    assert_eq!(ended["state"], "completed", "{ended}");
+    assert!(ended["approved_by"].to_string().contains("harness"), "{ended}");
+
+    // The coordinator's books follow, and the agents report the new home.
+    let tenant = api.get(&format!("/api/tenants/{}", scene.hero.id)).await.expect("answers");
+    assert_eq!(tenant["placement"]["node"], DEDICATED, "{tenant}");
+    assert_eq!(tenant["placement"]["mode"], "single_tenant", "{tenant}");
+    assert_eq!(tenant["epoch"], 2, "{tenant}");
+    wait_for("a report from the new home", LONG, async || {
+        let usage = town::usage(api, scene.hero.id).await?;
+        Ok((usage["node"] == tenant["placement"]["node_id"]).then_some(()))
+    })
+    .await
+    .expect("the dedicated node's agent reports the tenant");
+    let status = scene.fleet.agent_status(SHARED, &["--json"]).await.expect("the agent answers");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!(status["schema"], 1, "{status}");
+    assert!(
+        !status["tenants"].to_string().contains(&scene.hero.id.to_string()),
+        "the kept copy is nobody's home: {status}"
+    );
+    scene.finish(DEDICATED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agent_killed_in_the_copy() {
+    let _alone = serial().await;
+    let mut scene = Scene::start(9_000, 2_000).await;
+    let id = scene.begin().await;
+    scene.copying(&id).await;
+    scene.fleet.kill_agent(SHARED);
+    // Its writers don't notice: the source serves on.
+    scene.still_writes().await;
+    scene.fleet.start_agent(SHARED).expect("starts");
+    let ended = scene.ended(&id).await;
+    assert_eq!(ended["state"], "completed", "{ended}");
+    scene.finish(DEDICATED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_coordinator_killed_in_the_copy() {
+    let _alone = serial().await;
+    let mut scene = Scene::start(9_000, 2_000).await;
+    let id = scene.begin().await;
+    scene.copying(&id).await;
+    scene.fleet.kill_coordinator();
+    scene.still_writes().await;
+    scene.fleet.start_coordinator().await.expect("starts again");
+    let ended = scene.ended(&id).await;
+    assert_eq!(ended["state"], "completed", "{ended}");
+    scene.finish(DEDICATED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agent_killed_in_the_cut_over() {
+    let _alone = serial().await;
+    let mut scene = Scene::start(3_000, 1_000).await;
+    let id = scene.begin().await;
+    // A transaction of the tenant's that stays open keeps the fence from
+    // closing: the move stands in its cut-over until it ends.
+    let blocker = scene.block(&id).await;
+    scene.cutting_over(&id).await;
+    scene.fleet.kill_agent(SHARED);
+    scene.still_writes().await;
+    scene.fleet.start_agent(SHARED).expect("starts");
+    blocker.end().await;
+    let ended = scene.ended(&id).await;
+    assert_eq!(ended["state"], "completed", "{ended}");
+    scene.finish(DEDICATED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agent_killed_between_moved_and_active() {
+    let _alone = serial().await;
+    let mut scene = Scene::start(3_000, 0).await;
+    // The mover dies right after the point of no return, and the agent with
+    // it, as when the machine's memory ran out.
+    scene.restart_agent_with(&[("WEBHOST_FAIL_AT", "after_moved")]).await;
+    let id = scene.begin().await;
+    scene.moved().await;
+    scene.fleet.kill_agent(SHARED);
+    scene.fleet.start_agent(SHARED).expect("starts");
+    let ended = scene.ended(&id).await;
+    assert_eq!(ended["state"], "completed", "{ended}");
+    scene.finish(DEDICATED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_coordinator_killed_in_the_cut_over() {
+    let _alone = serial().await;
+    let mut scene = Scene::start(3_000, 1_000).await;
+    let id = scene.begin().await;
+    let blocker = scene.block(&id).await;
+    scene.cutting_over(&id).await;
+    scene.fleet.kill_coordinator();
+    // The agents finish what has begun without anybody's help.
+    blocker.end().await;
+    scene.moved().await;
+    scene.active_on_target().await;
+    scene.fleet.start_coordinator().await.expect("starts again");
+    let ended = scene.ended(&id).await;
+    assert_eq!(ended["state"], "completed", "{ended}");
+    scene.finish(DEDICATED).await;
+}
