@@ -1,6 +1,8 @@
 //! The stand-in application and its load, on two real databases: what the
 //! demo and the end-to-end tests count must be counted right.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -19,6 +21,9 @@ use webhost_tests::load::client::World;
 use webhost_tests::load::device::Load;
 use webhost_tests::load::ledger::Ledger;
 use webhost_tests::schema;
+
+/// What it is, the statement that does it, and the figure that must show it.
+type Fault = (&'static str, String, fn(&Reckoning) -> u64);
 
 /// Two nodes with an application each.
 struct Pair {
@@ -167,7 +172,7 @@ async fn clients_follow_a_move_and_every_fault_is_found() {
     );
 
     // Each fault must be found, else the reckoning above says nothing.
-    let faults: [(&str, String, fn(&Reckoning) -> u64); 5] = [
+    let faults: [Fault; 5] = [
         (
             "a lost row",
             format!("delete from gps_positions where id = '{}'", ledger.acknowledged[&mover.id][7]),

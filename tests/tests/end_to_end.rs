@@ -4,6 +4,8 @@
 //! In every scenario devices write all the time, a watcher looks at both fence
 //! rows again and again, and at the end every acknowledged row is looked for.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "end_to_end/stage.rs"]
 mod stage;
 
