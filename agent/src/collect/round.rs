@@ -12,6 +12,9 @@
 //! that the coordinator must see. Where a database is configured, nobody is
 //! named before it has answered once: only the fence knows who moved.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

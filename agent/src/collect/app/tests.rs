@@ -98,3 +98,97 @@ fn series_by_route_are_summed_and_durations_are_microseconds() {
     assert_eq!(reading.bounds, [100_000, u64::MAX]);
     assert_eq!(a.buckets, [3, 4]);
 }
+
+/// Serves `pages` one after another to whoever connects; the last one again
+/// and again. `None` never answers.
+async fn serve(pages: Vec<Option<Vec<u8>>>) -> (String, tokio::task::JoinSet<()>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let url = format!("http://{}/metrics", listener.local_addr().expect("an address"));
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let mut held = Vec::new();
+        let mut pages = pages.into_iter().peekable();
+        loop {
+            let page = match pages.len() {
+                1 => pages.peek().cloned(),
+                _ => pages.next(),
+            };
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            let mut request = [0; 2048];
+            let _length = stream.read(&mut request).await.expect("reads");
+            match page.flatten() {
+                Some(page) => {
+                    // The reader may hang up on a page that is too large.
+                    let _hung_up = stream.write_all(&page).await;
+                    let _hung_up = stream.shutdown().await;
+                }
+                None => held.push(stream),
+            }
+        }
+    });
+    (url, tasks)
+}
+
+fn answer(status: &str, body: &str) -> Option<Vec<u8>> {
+    let length = body.len();
+    Some(
+        format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+            .into_bytes(),
+    )
+}
+
+fn source(url: String) -> AppSource {
+    AppSource::new(&crate::config::App::at(url), 0).expect("a source")
+}
+
+/// What a reading came to, in words.
+async fn told(source: &mut AppSource) -> String {
+    match tokio::time::timeout(LIMIT, source.read()).await {
+        Err(_) => "hangs".into(),
+        Ok(Outcome::Good(reading)) => format!("good: {} tenants", reading.tenants.len()),
+        Ok(Outcome::Partial(_, why)) => format!("partial: {why}"),
+        Ok(Outcome::Failed(why)) => format!("failed: {why}"),
+        Ok(Outcome::Off(why)) => format!("off: {why}"),
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_hangs_is_wrong_or_is_gone_costs_one_reading_each() {
+    let huge = "# a comment that says nothing at all\n".repeat(300_000);
+    let mut cut = answer("200 OK", &points(90)).expect("a page");
+    cut.truncate(cut.len() - 10);
+    let (url, tasks) = serve(vec![
+        answer("200 OK", &points(10)),
+        None,
+        answer("503 Service Unavailable", ""),
+        answer("200 OK", "<html>\n<body>no metrics here</body>\n"),
+        answer("200 OK", &huge),
+        Some(cut),
+        answer("200 OK", "up 1\n"),
+        answer("200 OK", &points(12)),
+    ])
+    .await;
+    let mut source = source(url);
+    for expected in [
+        "good: 1 tenants",
+        "hangs",
+        "answered 503",
+        "is not a Prometheus page: refused 2 values or lines, the first: \"<html>",
+        "is larger than 8388608 bytes",
+        "failed: ",
+        "partial: no series of ours carries the label \"customer_id\"",
+        "good: 1 tenants",
+    ] {
+        let told = told(&mut source).await;
+        assert!(told.contains(expected), "{told:?}\nnot {expected:?}");
+    }
+    // Nothing of what went wrong in between was counted.
+    let Outcome::Good(reading) = source.read().await else { panic!("good") };
+    assert_eq!(reading.tenants[&A.parse().expect("an id")].gps_points, Some(2));
+    drop(tasks);
+    // The server is gone with its task once that has ended.
+    tokio::task::yield_now().await;
+    assert!(told(&mut source).await.starts_with("failed: http://127.0.0.1:"));
+}
