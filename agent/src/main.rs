@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use webhost_agent::config::{Config, DEFAULT_PATH};
+use webhost_agent::identity;
 use webhost_agent::status::cli;
 
 /// The agent of a WebHost fleet's machine: collects what each tenant uses,
@@ -27,6 +28,20 @@ enum Command {
     Run {
         #[command(flatten)]
         config: ConfigPath,
+    },
+    /// Makes this machine a node of a fleet, by a join token that the
+    /// coordinator's operator made.
+    #[command(visible_alias = "enrol")]
+    Enroll {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// The file with the token; "-" is standard input. (Never an argument:
+        /// every user of the machine could read it.)
+        #[arg(long, value_name = "PATH", default_value = "-")]
+        token_file: PathBuf,
+        /// Replaces the identity that this machine has.
+        #[arg(long)]
+        force: bool,
     },
     /// Shows how the agent is. Exit code 0: healthy, 1: degraded, 2: not
     /// running or not readable.
@@ -63,6 +78,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let worked = match cli.command {
         Command::Run { config } => run(&config.config),
+        Command::Enroll { config, token_file, force } => enroll(&config.config, &token_file, force),
         Command::Status { config, socket, json, watch } => {
             let options = cli::Options { json, watch: watch.map(Duration::from_secs) };
             status(&config.config, socket, options)
@@ -93,6 +109,21 @@ fn run(path: &Path) -> anyhow::Result<ExitCode> {
         stop.cancel();
         Ok(running.await?)
     })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn enroll(path: &Path, token_file: &Path, force: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::load(path)?;
+    let address = config.enrolment_address()?;
+    let token = identity::read_token(token_file)?;
+    let enrolled =
+        block_on(async { Ok(identity::enrol(&address, &token, &config.state_dir, force).await?) })?;
+    writeln!(
+        std::io::stdout().lock(),
+        "enrolled as {} ({}); start the agent: systemctl start webhost-agent",
+        enrolled.node_name,
+        enrolled.node
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,26 +5,26 @@
 //! every one: an agent whose rounds have stopped is as good as dead, however
 //! alive its process is.
 
+mod coordinator;
+
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::coordinator::Coordinator;
 use crate::collect::collector::Collector;
+use crate::command::JournalError;
 use crate::config::Config;
-use crate::link::report::CollectedReport;
+use crate::identity::{IdentityError, StoredIdentity};
+use crate::link::LinkError;
 use crate::status::board::Board;
 use crate::status::socket::{SocketError, StatusSocket};
 
 /// How long the parts may take to end.
 const FAREWELL: Duration = Duration::from_secs(10);
-
-/// Reports between the collectors and the link. When it is full the round's
-/// increases stay with the collectors and are in the next report.
-const REPORTS: usize = 4;
 
 /// Why the agent could not run.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,15 @@ pub enum RunError {
     /// A source could not be prepared.
     #[error("the collectors can't start: {0}")]
     Collect(String),
+    /// This machine is not enrolled, or its identity can't be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The journal of commands.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The link could not be prepared.
+    #[error(transparent)]
+    Link(#[from] LinkError),
 }
 
 /// Runs until `stop`.
@@ -47,64 +56,98 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let parts = stop.child_token();
     let _ends_the_parts = parts.clone().drop_guard();
 
+    let identity = StoredIdentity::load(&config.state_dir)?;
     let board = Board::new(&config.coordinator.address, config.interval_ms);
     let socket = StatusSocket::bind(&config.status_socket).await?;
     tracker.spawn(socket.serve(board.clone(), parts.clone()));
-    let collector = Collector::start(&config, &tracker, &parts).map_err(RunError::Collect)?;
-    let (reports, _link) = mpsc::channel(REPORTS);
+    let mut collector = Collector::start(&config, &tracker, &parts).map_err(RunError::Collect)?;
 
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        node = %identity.node,
+        name = identity.node_name,
         coordinator = config.coordinator.address,
         interval_ms = config.interval_ms,
         "the agent runs"
     );
     let interval = Duration::from_millis(config.interval_ms.into());
-    rounds(collector, interval, &board, &reports, &parts).await;
+    // The Hello says how large this machine is, so it is measured first.
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        () = collector.read(interval) => {}
+    }
+    let capacity = collector.capacity();
+    let coordinator = Coordinator::start(&config, identity, capacity, &board, &tracker, &parts)?;
+    rounds(collector, interval, &board, &coordinator, &parts).await;
 
     notify(&[NotifyState::Stopping]);
     tracing::info!("the agent ends");
+    parts.cancel();
     tracker.close();
-    if tokio::time::timeout(FAREWELL, tracker.wait()).await.is_err() {
+    let ended = async {
+        coordinator.ended().await;
+        tracker.wait().await;
+    };
+    if tokio::time::timeout(FAREWELL, ended).await.is_err() {
         tracing::warn!(tasks = tracker.len(), "some parts did not end in time");
     }
     Ok(())
 }
 
-/// One round after another, until `stop`.
+/// One round after another, until `stop`. The coordinator may ask for another
+/// interval than the configured one.
 async fn rounds(
     mut collector: Collector,
-    interval: Duration,
+    mut interval: Duration,
     board: &Board,
-    reports: &mpsc::Sender<CollectedReport>,
+    coordinator: &Coordinator,
     stop: &CancellationToken,
 ) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut orders = coordinator.orders.clone();
+    let mut ticks = ticks(interval);
     let mut ready = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        // Before anything is consumed: with no room for its report, this
+        // round's increases stay for the next one.
+        let Ok(room) = coordinator.reports.try_reserve() else {
+            tracing::warn!("the link takes no reports; the next one covers a longer interval");
+            continue;
+        };
         tokio::select! {
             () = stop.cancelled() => return,
             () = collector.read(interval) => {}
         }
         let (round, ages) = collector.assemble(interval);
         board.round(&round, &ages);
-        let tenants = round.tenants.len();
-        if reports.try_send(round.report).is_err() {
-            tracing::trace!("nobody takes reports");
-        }
-        let status = format!("{tenants} tenants");
+        let status = format!("{} tenants", round.tenants.len());
+        room.send(round.report);
         if ready {
             notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
         } else {
             ready = true;
             notify(&[NotifyState::Ready, NotifyState::Watchdog, NotifyState::Status(&status)]);
         }
+        let wanted = orders.borrow_and_update().report_interval_ms;
+        if let Some(ms) = wanted
+            && interval != Duration::from_millis(ms.into())
+        {
+            tracing::info!(interval_ms = ms, "the coordinator asks for another interval");
+            interval = Duration::from_millis(ms.into());
+            ticks = self::ticks(interval);
+            board.update(|document| document.interval_ms = ms);
+        }
     }
+}
+
+/// Ticks that begin after one interval; a late round delays the next ones.
+fn ticks(interval: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Tells systemd; without one, nobody.

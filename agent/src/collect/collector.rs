@@ -165,7 +165,20 @@ impl Collector {
         (round, ages.map(age).to_vec())
     }
 
-    /// What this machine has, as far as it is known; zero where it isn't.
+    /// A view of what this machine has.
+    pub fn capacity(&self) -> CapacitySource {
+        CapacitySource { host: self.host.clone(), postgres: self.postgres.clone() }
+    }
+}
+
+/// What this machine has, as it is known when asked.
+pub struct CapacitySource {
+    host: watch::Receiver<Published<HostReading>>,
+    postgres: watch::Receiver<Published<PostgresReading>>,
+}
+
+impl CapacitySource {
+    /// Zero where nothing is known (yet).
     pub fn capacity(&self) -> wire::Capacity {
         let host = self.host.borrow();
         let postgres = self.postgres.borrow();

@@ -9,6 +9,10 @@ use webhost_proto::wire::{Basis, Metric};
 use super::round::TenantRound;
 use crate::link::report::CollectedColumn;
 
+/// The largest value that the coordinator takes: what a float of the
+/// application holds exactly.
+const MAX_VALUE: u64 = 1 << 53;
+
 /// The columns of a round, in the order of `tenants`. `storage_measured` says
 /// whether the storage is one tenant's alone.
 pub(super) fn columns(
@@ -20,7 +24,8 @@ pub(super) fn columns(
     let mut columns = Vec::new();
     let mut add =
         |metric: Metric, basis: Basis, bound: u64, value: &dyn Fn(&TenantRound) -> Option<u64>| {
-            let values: Vec<Option<u64>> = tenants.values().map(value).collect();
+            let values: Vec<Option<u64>> =
+                tenants.values().map(|t| value(t).map(|v| v.min(MAX_VALUE))).collect();
             if values.iter().any(Option::is_some) {
                 columns.push(CollectedColumn { metric, basis, bound, values });
             }

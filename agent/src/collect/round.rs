@@ -37,6 +37,10 @@ use crate::link::report::CollectedReport;
 /// activity.
 const LINGER: Duration = Duration::from_secs(600);
 
+/// What the coordinator takes of a source's words, and of a slug.
+const MAX_MESSAGE_BYTES: usize = 1_000;
+const MAX_SLUG_BYTES: usize = 128;
+
 /// What the sources have published.
 pub struct Sources<'a> {
     pub host: &'a Published<HostReading>,
@@ -186,7 +190,10 @@ impl Assembler {
         let mut report = CollectedReport {
             collected_at_us,
             interval_ms: u32::try_from(elapsed_ms).unwrap_or(u32::MAX).max(1),
-            tenants: tenants.iter().map(|(id, tenant)| (*id, tenant.slug.clone())).collect(),
+            tenants: tenants
+                .iter()
+                .map(|(id, tenant)| (*id, shortened(&tenant.slug, MAX_SLUG_BYTES)))
+                .collect(),
             host: self.host_sample(sources, now, limit),
             columns: Vec::new(),
             sources: healths(sources),
@@ -391,6 +398,15 @@ impl Reported {
     }
 }
 
+/// The beginning of `text`, cut between two letters.
+fn shortened(text: &str, bytes: usize) -> String {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or("").to_owned()
+}
+
 fn healths(sources: &Sources<'_>) -> Vec<wire::SourceHealth> {
     [
         ("host", &sources.host.health),
@@ -406,9 +422,7 @@ fn healths(sources: &Sources<'_>) -> Vec<wire::SourceHealth> {
             Health::Degraded(why) => (wire::SourceState::Degraded, why.as_str()),
             Health::Off(why) => (wire::SourceState::Off, why.as_str()),
         };
-        // A message of the wire is bounded; a sentence of a thousand letters
-        // has said what it had to.
-        let message = message.chars().take(1_000).collect();
+        let message = shortened(message, MAX_MESSAGE_BYTES);
         wire::SourceHealth { source: source.into(), state: state.into(), message }
     })
     .collect()

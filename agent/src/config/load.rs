@@ -92,6 +92,30 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Where to enrol, "host:port": as configured, else the link's host with
+    /// the next port.
+    ///
+    /// # Errors
+    /// When the link's port is the last one.
+    pub fn enrolment_address(&self) -> Result<String, ConfigError> {
+        if let Some(address) = &self.coordinator.enrolment_address {
+            return Ok(address.clone());
+        }
+        let address = &self.coordinator.address;
+        let next = address.rsplit_once(':').and_then(|(host, port)| {
+            let port: u16 = port.parse().ok()?;
+            Some(format!("{host}:{}", port.checked_add(1)?))
+        });
+        next.ok_or_else(|| {
+            ConfigError::Unusable(vec![Problem::new(
+                "coordinator.enrolment_address",
+                format!("is needed: there is no port after the one of {address:?}"),
+            )])
+        })
+    }
+}
+
 impl Postgres {
     /// How to connect, with the password from its file and the name by which
     /// the agent is seen in `pg_stat_activity`.

@@ -19,8 +19,12 @@ pub struct Board {
     inner: Arc<Mutex<Inner>>,
 }
 
+/// Fills in a section when the status is asked for.
+type Probe = Box<dyn Fn(&mut Document) + Send>;
+
 struct Inner {
     document: Document,
+    probes: Vec<Probe>,
     last_round: Option<Instant>,
     started: Instant,
     enabled_link: bool,
@@ -39,8 +43,13 @@ impl Board {
         };
         document.connection.state = "off".into();
         document.connection.coordinator = coordinator.into();
-        let inner =
-            Inner { document, last_round: None, started: Instant::now(), enabled_link: false };
+        let inner = Inner {
+            document,
+            probes: Vec::new(),
+            last_round: None,
+            started: Instant::now(),
+            enabled_link: false,
+        };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -48,6 +57,13 @@ impl Board {
     /// writer leaves a document that is still one.
     pub fn update(&self, change: impl FnOnce(&mut Document)) {
         change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner).document);
+    }
+
+    /// Has `probe` fill in its section whenever the status is asked for. It
+    /// must not block, nor touch this board.
+    pub fn probe(&self, probe: impl Fn(&mut Document) + Send + 'static) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.probes.push(Box::new(probe));
     }
 
     /// From now on the link counts: not being connected is a problem.
@@ -110,14 +126,16 @@ impl Board {
     pub fn document(&self) -> Document {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let mut document = inner.document.clone();
-        document.problems = problems(&inner);
+        for probe in &inner.probes {
+            probe(&mut document);
+        }
+        document.problems = problems(&inner, &document);
         document.healthy = document.problems.is_empty();
         document
     }
 }
 
-fn problems(inner: &Inner) -> Vec<String> {
-    let document = &inner.document;
+fn problems(inner: &Inner, document: &Document) -> Vec<String> {
     let mut problems = Vec::new();
     if inner.enabled_link && document.connection.state != "connected" {
         problems.push(match &document.connection.last_error {
