@@ -18,3 +18,6 @@ pub mod signup;
 pub mod slots;
 pub mod store;
 pub mod usage;
+
+#[cfg(test)]
+mod world;

@@ -1,13 +1,24 @@
 //! `webhost-coordinator`: the service and its operator's commands.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use webhost_coordinator::cli::Cli;
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where standard error is gone there is nobody left to tell.
+            let _nobody = writeln!(std::io::stderr().lock(), "webhost-coordinator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
     webhost_proto::tls::install_provider();
     let filter = std::env::var("WEBHOST_COORDINATOR_LOG").unwrap_or_else(|_| "info".into());
     let filter = EnvFilter::try_new(&filter).map_err(|error| {

@@ -275,7 +275,11 @@ impl Desk {
         let placed = match fleet::place(&snapshot, &demand, &Policy::of(catalog)) {
             Ok(placed) => placed,
             Err(no_room) => {
-                return Ok(Err(format!("no {} node is free: {no_room}", kind.as_str())));
+                return Ok(Err(format!(
+                    "no {} node is free: {}",
+                    kind.as_str(),
+                    no_room.summary()
+                )));
             }
         };
         let epoch = tenants::get(tx, tenant).await?.map_or(Epoch(1), |tenant| tenant.epoch);

@@ -102,6 +102,15 @@ impl Store {
         Ok(self.pool.get().await?)
     }
 
+    /// Returns when the database answers.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it doesn't.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.client().await?.query_one("select 1", &[]).await?;
+        Ok(())
+    }
+
     /// Brings the schema up to date. When it returns, every migration that
     /// this program knows is applied, by this process or by another one.
     ///

@@ -166,11 +166,17 @@ pub async fn list(
     rows.iter().map(tenant).collect()
 }
 
-/// The ids of waiting tenants, those who wait longest first.
+/// The ids of waiting tenants: first those who never had a place, longest
+/// waiting first; then those who let a reservation expire, so that it stays
+/// from nobody who would use it.
 pub async fn waiting(client: &impl GenericClient, limit: i64) -> Result<Vec<TenantId>, StoreError> {
     let rows = client
         .query(
-            "select id from tenants where state = 'waiting' order by created_at, id limit $1",
+            "select id from tenants where state = 'waiting'
+             order by (select max(ended_at) from placements where tenant_id = tenants.id)
+                        nulls first,
+                      created_at, id
+             limit $1",
             &[&limit],
         )
         .await?;

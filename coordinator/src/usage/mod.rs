@@ -27,6 +27,9 @@ pub mod rollup;
 pub mod sample;
 pub mod tenant;
 
+#[cfg(test)]
+mod tests;
+
 pub use book::Book;
 pub use metrics::UsageMetrics;
 pub use node::NodeUsage;

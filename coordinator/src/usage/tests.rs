@@ -1,0 +1,160 @@
+use jiff::Timestamp;
+use webhost_proto::ids::{NodeId, TenantId};
+
+use super::{metrics, rollup};
+use crate::decide::plans::NodeKind;
+use crate::link::{NodeEvents, Refusal};
+use crate::world::{World, catalog, hello, report, small};
+
+fn now_us() -> i64 {
+    Timestamp::now().as_microsecond()
+}
+
+async fn fleet() -> (World, NodeId, TenantId) {
+    let world = World::new(catalog(7)).await;
+    let node = world.node("shared-1", NodeKind::Shared).await;
+    let (tenant, _) = world.sign_up(small("acme")).await;
+    (world, node, tenant)
+}
+
+const POINTS: &str = "select coalesce(sum(gps_points), 0)::bigint from usage_hourly";
+
+#[tokio::test]
+async fn a_reported_reservation_becomes_active_and_counts() {
+    let (world, node, tenant) = fleet().await;
+    let ack = world.ingest.report(node, report(1, &[(tenant, 500, 3)])).await.expect("applies");
+    assert_eq!((ack.epoch, ack.sequence, ack.need_dictionary), (1, 1, false));
+    assert_eq!(world.count("select count(*) from tenants where state = 'active'").await, 1);
+    let usage = world.book.tenant(tenant, now_us()).expect("is known");
+    assert_eq!((usage.gps_points_today, usage.vehicles), (500, Some(3)));
+    assert_eq!(usage.gps_points_per_kilosecond, 100_000, "500 points in 5 s");
+    assert_eq!(usage.mean_response_us, None, "no request is not fast");
+    let node_usage = world.book.node(node, now_us()).expect("is known");
+    assert_eq!((node_usage.cpu_millicores, node_usage.cpu_bp), (Some(1000), Some(5000)));
+    let shown = metrics::usage_metrics(&usage, Some(&node_usage), None);
+    assert_eq!(shown.basis.get("vehicle_count"), Some(&"measured"));
+    assert_eq!(shown.basis.get("error_rate"), None);
+}
+
+#[tokio::test]
+async fn a_replayed_report_changes_nothing() {
+    let (world, node, tenant) = fleet().await;
+    for sequence in [1, 1, 2, 1, 2] {
+        let ack = world
+            .ingest
+            .report(node, report(sequence, &[(tenant, 10, 3)]))
+            .await
+            .expect("acknowledges");
+        assert_eq!(ack.sequence, sequence);
+    }
+    assert_eq!(world.count(POINTS).await, 20);
+    assert_eq!(world.book.tenant(tenant, now_us()).expect("known").gps_points_today, 20);
+
+    // The next coordinator on the same database knows it as well.
+    let next = World::over(world.store.clone(), catalog(7));
+    rollup::reload(&next.store, &next.book, Timestamp::now()).await.expect("reloads");
+    let usage = next.book.tenant(tenant, now_us()).expect("is known after the restart");
+    assert_eq!((usage.gps_points_today, usage.vehicles), (20, Some(3)));
+    next.ingest.report(node, report(2, &[(tenant, 10, 3)])).await.expect("acknowledges");
+    assert_eq!(next.count(POINTS).await, 20);
+    // A new epoch begins to number from 1 again.
+    let mut fresh = report(1, &[(tenant, 5, 3)]);
+    fresh.epoch = 2;
+    next.ingest.report(node, fresh).await.expect("applies");
+    assert_eq!(next.count(POINTS).await, 25);
+}
+
+#[tokio::test]
+async fn a_stranger_raises_one_alarm_and_gains_nothing() {
+    let (world, node, tenant) = fleet().await;
+    let other = world.node("shared-2", NodeKind::Shared).await;
+    let stranger = TenantId::generate();
+    for sequence in 1..4 {
+        let tenants = [(tenant, 1, 1), (stranger, 100, 1)];
+        world.ingest.report(node, report(sequence, &tenants)).await.expect("applies");
+    }
+    // A tenant that lives elsewhere is a stranger, too.
+    world.ingest.report(other, report(1, &[(tenant, 1000, 1)])).await.expect("applies");
+    let alarms = "select count(*) from audit where action = 'node.unexpected_tenant'";
+    assert_eq!(world.count(alarms).await, 2);
+    assert_eq!(world.count(POINTS).await, 3);
+    assert!(world.book.tenant(stranger, now_us()).is_none());
+    assert!(world.book.node(other, now_us()).is_some(), "the host's totals stand");
+
+    let next = World::over(world.store.clone(), catalog(7));
+    let again = report(9, &[(stranger, 1, 1)]);
+    next.ingest.report(node, again).await.expect("applies");
+    assert_eq!(next.count(alarms).await, 2, "a restart raises no second alarm");
+}
+
+#[tokio::test]
+async fn only_the_active_side_of_a_move_counts() {
+    let (world, node, tenant) = fleet().await;
+    world.ingest.report(node, report(1, &[(tenant, 1, 1)])).await.expect("applies");
+    let target = world.node("own-1", NodeKind::Dedicated).await;
+    world
+        .execute(&format!(
+            "insert into placements (tenant_id, node_id, mode, state, epoch)
+             values ('{tenant}', '{target}', 'single_tenant', 'incoming', 2)"
+        ))
+        .await;
+    world.ingest.report(target, report(1, &[(tenant, 70, 1)])).await.expect("applies");
+    assert_eq!(world.count(POINTS).await, 1);
+    world
+        .execute(
+            "update placements set state = 'kept' where state = 'active';
+             update placements set state = 'active' where state = 'incoming'",
+        )
+        .await;
+    world.ingest.report(target, report(2, &[(tenant, 7, 1)])).await.expect("applies");
+    world.ingest.report(node, report(2, &[(tenant, 70, 1)])).await.expect("applies");
+    assert_eq!(world.count(POINTS).await, 8);
+    let alarms = "select count(*) from audit where action = 'node.unexpected_tenant'";
+    assert_eq!(world.count(alarms).await, 0, "both sides may speak of it");
+    let usage = world.book.tenant(tenant, now_us()).expect("is known");
+    assert_eq!(usage.node, target);
+}
+
+#[tokio::test]
+async fn a_report_without_its_dictionary_is_not_acknowledged() {
+    let (world, node, tenant) = fleet().await;
+    world.ingest.report(node, report(1, &[(tenant, 1, 1)])).await.expect("applies");
+    world.ingest.connected(node, &hello()).await.expect("connects again");
+    let mut bare = report(2, &[(tenant, 1, 1)]);
+    bare.dictionary = None;
+    let ack = world.ingest.report(node, bare).await.expect("answers");
+    assert_eq!((ack.sequence, ack.need_dictionary), (1, true));
+    assert_eq!(world.count(POINTS).await, 1);
+}
+
+#[tokio::test]
+async fn nonsense_is_refused_by_name() {
+    let (world, node, tenant) = fleet().await;
+    let mut uneven = report(1, &[(tenant, 1, 1)]);
+    uneven.columns[0].values.push(2);
+    let error = world.ingest.report(node, uneven).await.expect_err("refused");
+    assert!(matches!(&error, Refusal::Invalid(why) if why.contains("GpsPoints")), "{error:?}");
+    let mut long = report(1, &[(tenant, 1, 1)]);
+    long.interval_ms = u32::MAX;
+    assert!(matches!(world.ingest.report(node, long).await, Err(Refusal::Invalid(_))));
+    assert_eq!(world.count(POINTS).await, 0);
+    let stranger = NodeId::generate();
+    let error = world.ingest.connected(stranger, &hello()).await.expect_err("refused");
+    assert!(matches!(error, Refusal::Forbidden(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_late_report_counts_in_its_own_hour_and_an_early_one_now() {
+    let (world, node, tenant) = fleet().await;
+    let mut late = report(1, &[(tenant, 100, 1)]);
+    late.collected_at_us -= 2 * 3_600_000_000;
+    world.ingest.report(node, late).await.expect("applies");
+    let usage = world.book.tenant(tenant, now_us()).expect("is known");
+    assert_eq!(usage.gps_points_per_kilosecond, 0, "not in the rates of now");
+    let mut early = report(2, &[(tenant, 7, 1)]);
+    early.collected_at_us += 2 * 3_600_000_000;
+    world.ingest.report(node, early).await.expect("applies");
+    let future = "select count(*) from usage_hourly where hour > now()";
+    assert_eq!(world.count(future).await, 0);
+    assert_eq!(world.count("select count(*) from usage_hourly").await, 2);
+}
