@@ -65,6 +65,8 @@ pub struct Column {
     pub full_type: String,
     pub not_null: bool,
     pub generated: bool,
+    /// An identity that only accepts its own values: never updated.
+    pub identity_always: bool,
     /// Binary COPY of this type carries object ids that differ per database.
     pub text_only: bool,
 }

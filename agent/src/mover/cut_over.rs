@@ -4,6 +4,12 @@
 //! target, compares it, and prepares `active` in an open transaction; S3
 //! commits `moved` (**the point of no return**); T4 commits the target. Up to
 //! S3 any failure rolls both back and the writers go on.
+//!
+//! The fence's lock belongs to the session, not to the transaction: it is held
+//! past S3 until T4, so that writers who wait at the source are sent to the
+//! target only when it serves them. A frozen mover loses it by the timeouts.
+//! The new place is published after T4 for the same reason: until then the
+//! source's refusal names none, which means "try again here".
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +27,7 @@ use super::guard;
 use super::run::{Pair, Run};
 use super::spec::CutOver;
 use super::sql::{self, Lock, SCHEMA};
-use super::statements::{self, Batch, TableSql};
+use super::statements::{self, Batch, Mode, TableSql};
 
 /// How long writers may queue behind one attempt to close the fence.
 const FENCE_LOCK_TIMEOUT: &str = "250ms";
@@ -173,7 +179,7 @@ impl<'a> Fence<'a> {
         let s3 =
             source.client().simple_query(&self.moved()).await.map_err(|error| source.error(error));
         let changed = match s3 {
-            Ok(messages) => first_count(&messages),
+            Ok(messages) => changed_rows(&messages),
             Err(error) => {
                 self.roll_back().await;
                 return Err(MoveError::Interrupted(format!(
@@ -192,6 +198,11 @@ impl<'a> Fence<'a> {
         target.batch("COMMIT").await.map_err(|error| {
             MoveError::Interrupted(format!("the target's activation was not confirmed: {error}"))
         })?;
+        self.run.fail.point("before_place")?;
+        // Waiting writers wake up and are told the new place.
+        source.batch(&format!("{}; {}", publication(self.run), self.open())).await.map_err(
+            |error| MoveError::Interrupted(format!("the new place was not published: {error}")),
+        )?;
         let fence_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.run.fail.point("after_activate")?;
         Ok(Closed::Switched(CutOver {
@@ -213,7 +224,7 @@ impl<'a> Fence<'a> {
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{FENCE_LOCK_TIMEOUT}'; \
              SET LOCAL idle_in_transaction_session_timeout = '{FENCE_IDLE_TIMEOUT}'; \
              SET LOCAL synchronous_commit = on; \
-             SELECT pg_advisory_xact_lock({}); \
+             SELECT pg_advisory_lock({}); \
              SELECT 1 FROM {SCHEMA}.fence WHERE customer_id = {tenant} AND state = 'active' \
                AND epoch = {} AND move_id = {} FOR UPDATE",
             Lock::Fence(spec.tenant).key(),
@@ -249,8 +260,13 @@ impl<'a> Fence<'a> {
         let sequences = sequences?;
         self.run.fail.point("after_take")?;
         let keys = batch.keys;
-        match self.prepare_target(&batch, &sequences).await {
-            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+        match self.prepare_target(&batch, &sequences, Mode::Update).await {
+            // A swap of unique values inside the last keys: the next drain
+            // sorts it out.
+            Err(error)
+                if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+                    || error.code() == Some(&SqlState::UNIQUE_VIOLATION) =>
+            {
                 return Ok(Prepared::Not(Closed::Blocked));
             }
             outcome => outcome?,
@@ -261,9 +277,14 @@ impl<'a> Fence<'a> {
 
     /// T2: everything but the commit, in one round trip. An error of any
     /// statement ends the string; what the others answer is checked here.
-    async fn prepare_target(&self, batch: &Batch, sequences: &[Row]) -> Result<(), MoveError> {
+    async fn prepare_target(
+        &self,
+        batch: &Batch,
+        sequences: &[Row],
+        mode: Mode,
+    ) -> Result<(), MoveError> {
         let target = &self.pair.target;
-        let text = self.activation(batch, sequences, FENCE_LOCK_TIMEOUT);
+        let text = self.activation(batch, sequences, mode);
         let messages =
             target.client().simple_query(&text).await.map_err(|error| target.error(error))?;
         let mut standby = false;
@@ -294,11 +315,11 @@ impl<'a> Fence<'a> {
     }
 
     /// The target's transaction up to, and without, its commit.
-    fn activation(&self, batch: &Batch, sequences: &[Row], lock_timeout: &str) -> String {
+    fn activation(&self, batch: &Batch, sequences: &[Row], mode: Mode) -> String {
         let spec = &self.run.spec;
         let tenant = sql::tenant_literal(spec.tenant);
         let mut text = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{lock_timeout}'; \
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{FENCE_LOCK_TIMEOUT}'; \
              SET LOCAL idle_in_transaction_session_timeout = '{FENCE_IDLE_TIMEOUT}'; \
              SET LOCAL synchronous_commit = on; SET LOCAL session_replication_role = replica; \
              SELECT pg_advisory_xact_lock({}); \
@@ -316,8 +337,14 @@ impl<'a> Fence<'a> {
                 .collect();
             let rows = sql::text_array(group.rows.iter().map(Option::as_deref));
             let arg = |at: usize| keys.get(at).cloned().unwrap_or_default();
-            text.push_str(&sql.delete(&arg));
+            text.push_str(&sql.delete(&arg, &rows, mode));
             text.push_str("; ");
+            if mode == Mode::Update
+                && let Some(update) = sql.update(&rows)
+            {
+                text.push_str(&update);
+                text.push_str("; ");
+            }
             text.push_str(&sql.insert(&rows));
             text.push_str("; ");
             checks.push_str(&format!(
@@ -356,25 +383,56 @@ impl<'a> Fence<'a> {
     fn moved(&self) -> String {
         let spec = &self.run.spec;
         format!(
-            "UPDATE {SCHEMA}.fence SET state = 'moved', epoch = {next}, place = {place}, updated_at = clock_timestamp() \
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET idle_session_timeout = '{FENCE_IDLE_TIMEOUT}'; \
+             UPDATE {SCHEMA}.fence SET state = 'moved', epoch = {next}, place = '', updated_at = clock_timestamp() \
              WHERE customer_id = {tenant} AND state = 'active' AND epoch = {epoch} AND move_id = {ours}; COMMIT",
             next = spec.epoch.next().0,
-            place = sql::literal(&spec.target_place),
             tenant = sql::tenant_literal(spec.tenant),
             epoch = spec.epoch_sql(),
             ours = sql::move_literal(spec.move_id),
         )
     }
 
+    /// Opens the source's fence lock again; harmless where it is not held.
+    fn open(&self) -> String {
+        format!(
+            "SET idle_session_timeout = 0; SELECT pg_advisory_unlock({})",
+            Lock::Fence(self.run.spec.tenant).key()
+        )
+    }
+
     async fn roll_back(&self) {
         // The source first: its writers wait. A connection that is gone has
         // rolled back by itself.
-        for conn in [&self.pair.source, &self.pair.target] {
-            if let Err(error) = conn.batch("ROLLBACK").await {
+        let open = format!("ROLLBACK; {}", self.open());
+        for (conn, text) in [(&self.pair.source, open.as_str()), (&self.pair.target, "ROLLBACK")] {
+            if let Err(error) = conn.batch(text).await {
                 tracing::debug!(%error, "rollback of a fence");
             }
         }
     }
+}
+
+/// Tells writers at the source where the tenant is served now.
+fn publication(run: &Run) -> String {
+    let spec = &run.spec;
+    format!(
+        "UPDATE {SCHEMA}.fence SET place = {place}, updated_at = clock_timestamp() \
+         WHERE customer_id = {tenant} AND state = 'moved' AND epoch = {next} AND move_id = {ours} \
+           AND place <> {place}",
+        place = sql::literal(&spec.target_place),
+        tenant = sql::tenant_literal(spec.tenant),
+        next = spec.epoch.next().0,
+        ours = sql::move_literal(spec.move_id),
+    )
+}
+
+/// Publishes the new place once more, for a mover that died before it did.
+///
+/// # Errors
+/// What the source said.
+pub(super) async fn publish(run: &Run, pair: &Pair) -> Result<(), MoveError> {
+    pair.source.batch(&publication(run)).await
 }
 
 enum Prepared {
@@ -391,15 +449,16 @@ fn batch_of(rows: &[Row]) -> Batch {
     batch
 }
 
-/// How many rows the first statement of a string changed.
-fn first_count(messages: &[SimpleQueryMessage]) -> u64 {
+/// How many rows the string's one UPDATE changed; its other statements, SET
+/// and COMMIT, count none.
+fn changed_rows(messages: &[SimpleQueryMessage]) -> u64 {
     messages
         .iter()
-        .find_map(|message| match message {
-            SimpleQueryMessage::CommandComplete(count) => Some(*count),
-            _ => None,
+        .map(|message| match message {
+            SimpleQueryMessage::CommandComplete(count) => *count,
+            _ => 0,
         })
-        .unwrap_or(0)
+        .sum()
 }
 
 /// After `moved` was committed and the target was not: applies what is left of
@@ -425,12 +484,19 @@ pub async fn forward(run: &Run, pair: &Pair) -> Result<CutOver, MoveError> {
         .map_err(|error| pair.source.error(error))?;
     let batch = batch_of(&rows);
     let sequences = fence.sequence_values().await?;
-    let prepared = fence.prepare_target(&batch, &sequences).await;
-    if let Err(error) = prepared {
-        fence.roll_back().await;
-        return Err(error);
+    for mode in [Mode::Update, Mode::Replace] {
+        match fence.prepare_target(&batch, &sequences, mode).await {
+            Ok(()) => break,
+            Err(error) => {
+                fence.roll_back().await;
+                if mode == Mode::Replace || error.code() != Some(&SqlState::UNIQUE_VIOLATION) {
+                    return Err(error);
+                }
+            }
+        }
     }
     pair.target.batch("COMMIT").await?;
+    publish(run, pair).await?;
     Ok(CutOver {
         epoch: run.spec.epoch.next(),
         fence_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),

@@ -5,7 +5,7 @@
 //! key is forgotten only after its row is durable there. Each batch is
 //! compared on the target before it commits.
 
-use futures_util::future::join3;
+use futures_util::future::join4;
 use tokio::time::Instant;
 use tokio_postgres::Statement;
 use tokio_postgres::error::SqlState;
@@ -17,7 +17,7 @@ use super::error::MoveError;
 use super::run::{Pair, Run};
 use super::spec::{Drained, Progress};
 use super::sql;
-use super::statements::{self, Batch, TableSql};
+use super::statements::{self, Batch, Mode, TableSql};
 
 /// A log this short ends a drain.
 pub const SHORT: u64 = 200;
@@ -51,6 +51,9 @@ pub struct Drain<'a> {
 
 struct Apply {
     delete: Statement,
+    /// Only in [`Mode::Replace`].
+    delete_all: Statement,
+    update: Option<Statement>,
     insert: Statement,
     compare: Statement,
     references: Option<Statement>,
@@ -117,18 +120,18 @@ impl<'a> Drain<'a> {
     /// reference that the target lacks; what a database said. The log keeps
     /// the keys then.
     pub async fn batch(&mut self, limit: Option<i64>) -> Result<u64, MoveError> {
-        match self.attempt(limit).await {
-            // Two rows swapped a secondary unique value, and the batch had
-            // only one of them.
-            Err(error) if limit.is_some() && error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
-                self.attempt(None).await
+        match self.attempt(limit, Mode::Update).await {
+            // Two rows swapped a secondary unique value, or the batch had only
+            // one of them.
+            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                self.attempt(None, Mode::Replace).await
             }
             other => other,
         }
     }
 
-    async fn attempt(&mut self, limit: Option<i64>) -> Result<u64, MoveError> {
-        let outcome = self.transact(limit).await;
+    async fn attempt(&mut self, limit: Option<i64>, mode: Mode) -> Result<u64, MoveError> {
+        let outcome = self.transact(limit, mode).await;
         if outcome.is_err() {
             // Both roll back; a connection that is gone did so by itself, and
             // the first error is the one to tell.
@@ -141,7 +144,7 @@ impl<'a> Drain<'a> {
         outcome
     }
 
-    async fn transact(&mut self, limit: Option<i64>) -> Result<u64, MoveError> {
+    async fn transact(&mut self, limit: Option<i64>, mode: Mode) -> Result<u64, MoveError> {
         let (source, target) = (&self.pair.source, &self.pair.target);
         source
             .batch("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL synchronous_commit = off")
@@ -183,14 +186,26 @@ impl<'a> Drain<'a> {
             keys_and_rows.push(&group.rows);
             let rows: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&group.rows];
             let client = target.client();
+            let delete = match mode {
+                Mode::Update => &apply.delete,
+                Mode::Replace => &apply.delete_all,
+            };
+            let update = async {
+                match (&apply.update, mode) {
+                    (Some(update), Mode::Update) => client.execute(update, &rows).await,
+                    _ => Ok(0),
+                }
+            };
             // In one round trip: the first poll of each sends it, in order.
-            let (deleted, inserted, compared) = join3(
-                client.execute(&apply.delete, &keys),
+            let (deleted, updated, inserted, compared) = join4(
+                client.execute(delete, &keys_and_rows),
+                update,
                 client.execute(&apply.insert, &rows),
                 client.query(&apply.compare, &keys_and_rows),
             )
             .await;
             deleted.map_err(|error| target.error(error))?;
+            updated.map_err(|error| target.error(error))?;
             inserted.map_err(|error| target.error(error))?;
             let wrong = compared.map_err(|error| target.error(error))?;
             if !wrong.is_empty() {
@@ -231,7 +246,12 @@ impl<'a> Drain<'a> {
         let rows = format!("${}::text[]", sql.key_width() + 1);
         let references = &self.references;
         *slot = Some(Apply {
-            delete: target.prepare(&sql.delete(&arg)).await?,
+            delete: target.prepare(&sql.delete(&arg, &rows, Mode::Update)).await?,
+            delete_all: target.prepare(&sql.delete(&arg, &rows, Mode::Replace)).await?,
+            update: match sql.update("$1::text[]") {
+                Some(update) => Some(target.prepare(&update).await?),
+                None => None,
+            },
             insert: target.prepare(&sql.insert("$1::text[]")).await?,
             compare: target.prepare(&sql.compare(&arg, &rows)).await?,
             references: match sql.dangling(&arg, |parent| references.iter().any(|r| r == parent)) {

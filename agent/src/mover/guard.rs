@@ -5,6 +5,17 @@
 //! starved), then reads the fence row: plainly under READ COMMITTED, where
 //! each query sees the newest state; `FOR SHARE` under the other levels, whose
 //! old snapshot then ends in a serialisation failure instead of a lost write.
+//!
+//! The target's guard is another one. A statement that began there before the
+//! activation has a snapshot without the last rows: an UPDATE would find the
+//! version that the activation replaced, or nothing at all, change no row, and
+//! be acknowledged. So that guard is STABLE, which makes it read the fence row
+//! with the snapshot of the very statement that fired it, and refuses whatever
+//! began too early; where the target serves nobody else, a statement trigger
+//! does the same for statements that find no row.
+//!
+//! A refusal has SQLSTATE `MG001`. Its DETAIL is the place that serves the
+//! tenant now; empty, it means "try again here".
 
 use std::time::Duration;
 
@@ -42,6 +53,7 @@ async fn target(spec: &Spec, pair: &Pair, tables: &[Table]) -> Result<(), MoveEr
     let conn = &pair.target;
     let ours = sql::move_literal(spec.move_id);
     fence::create_schema(conn).await?;
+    let alone = alone(conn, spec, tables).await?;
     let set = claim(conn, spec, tables, "standby", "f.state <> 'active'").await?;
     if !set {
         return Err(MoveError::refused(format!(
@@ -49,7 +61,7 @@ async fn target(spec: &Spec, pair: &Pair, tables: &[Table]) -> Result<(), MoveEr
             spec.tenant, spec.epoch
         )));
     }
-    install_triggers(conn, spec, tables, false).await?;
+    install_triggers(conn, spec, tables, Kind::Target { alone }).await?;
 
     // From here on nobody but a move can write rows of the tenant there. What
     // is there already must come from this move.
@@ -90,6 +102,28 @@ async fn target(spec: &Spec, pair: &Pair, tables: &[Table]) -> Result<(), MoveEr
         return Err(MoveError::Refused(strangers));
     }
     conn.batch(&format!("UPDATE {SCHEMA}.moves SET was_empty = true WHERE move_id = {ours}")).await
+}
+
+/// Whether the target serves no other tenant.
+async fn alone(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result<bool, MoveError> {
+    for table in tables {
+        let others: bool = conn
+            .one(
+                &format!(
+                    "select exists (select 1 from {} x where x.{} <> {})",
+                    table.name,
+                    table.tenant,
+                    sql::tenant_literal(spec.tenant)
+                ),
+                &[],
+            )
+            .await?
+            .get(0);
+        if others {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Sets the fence row and writes the move down, in one transaction; false
@@ -141,11 +175,22 @@ async fn source(run: &Run, conn: &Conn, tables: &[Table]) -> Result<(), MoveErro
             spec.tenant, spec.epoch
         )));
     }
-    install_triggers(conn, spec, tables, true).await
+    install_triggers(conn, spec, tables, Kind::Source).await
 }
 
-/// The body of a guard function. With `log` it also appends keys.
-fn function(spec: &Spec, sql: &TableSql<'_>, number: usize, log: bool) -> String {
+/// Which guard a side gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Refuses unless active, and logs keys.
+    Source,
+    /// Refuses what began before the activation.
+    Target { alone: bool },
+    /// What stays on the source: refuses unless active.
+    Left,
+}
+
+/// A guard function.
+fn function(spec: &Spec, sql: &TableSql<'_>, number: usize, kind: Kind) -> String {
     let tenant = sql::tenant_literal(spec.tenant);
     let lock = Lock::Fence(spec.tenant).key();
     // Types whose text depends on settings are pinned as in our sessions.
@@ -162,7 +207,7 @@ fn function(spec: &Spec, sql: &TableSql<'_>, number: usize, log: bool) -> String
             sql.logged_key(row)
         )
     };
-    let body = if log {
+    let body = if kind == Kind::Source {
         format!(
             "IF TG_OP = 'INSERT' THEN {new} RETURN NEW; \
              ELSIF TG_OP = 'DELETE' THEN {old} RETURN OLD; \
@@ -175,17 +220,27 @@ fn function(spec: &Spec, sql: &TableSql<'_>, number: usize, log: bool) -> String
     } else {
         "IF TG_OP = 'DELETE' THEN RETURN OLD; ELSE RETURN NEW; END IF;".to_owned()
     };
+    let volatility = if matches!(kind, Kind::Target { .. }) { "STABLE" } else { "VOLATILE" };
+    let read = if matches!(kind, Kind::Target { .. }) {
+        format!(
+            "SELECT f.state, f.place INTO s, p FROM {SCHEMA}.fence f WHERE f.customer_id = {tenant};"
+        )
+    } else {
+        format!(
+            "IF pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN
+               SELECT f.state, f.place INTO s, p FROM {SCHEMA}.fence f WHERE f.customer_id = {tenant};
+             ELSE
+               SELECT f.state, f.place INTO s, p FROM {SCHEMA}.fence f WHERE f.customer_id = {tenant} FOR SHARE;
+             END IF;"
+        )
+    };
     format!(
-        "CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
+        "CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql {volatility} SECURITY DEFINER \
          SET search_path = pg_catalog, pg_temp {settings} AS $guard$
          DECLARE s text; p text;
          BEGIN
            PERFORM pg_catalog.pg_advisory_xact_lock_shared({lock});
-           IF pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN
-             SELECT f.state, f.place INTO s, p FROM {SCHEMA}.fence f WHERE f.customer_id = {tenant};
-           ELSE
-             SELECT f.state, f.place INTO s, p FROM {SCHEMA}.fence f WHERE f.customer_id = {tenant} FOR SHARE;
-           END IF;
+           {read}
            IF s IS DISTINCT FROM 'active' THEN
              RAISE EXCEPTION 'tenant {id} is not served here (%)', coalesce(s, 'no fence row')
                USING ERRCODE = 'MG001', DETAIL = coalesce(p, '');
@@ -214,7 +269,7 @@ fn stable_text(cast: &str) -> bool {
 }
 
 /// The triggers of one table, in one transaction: one wait for its lock.
-fn triggers(spec: &Spec, sql: &TableSql<'_>, number: usize) -> String {
+fn triggers(spec: &Spec, sql: &TableSql<'_>, number: usize, kind: Kind) -> String {
     let prefix = sql::trigger_prefix(spec.tenant);
     let function = sql::guard_function(spec.tenant, number);
     let name = &sql.table.name;
@@ -225,8 +280,16 @@ fn triggers(spec: &Spec, sql: &TableSql<'_>, number: usize) -> String {
              EXECUTE FUNCTION {function}();"
         )
     };
+    let statement = if (kind == Kind::Target { alone: true }) {
+        format!(
+            "CREATE OR REPLACE TRIGGER {prefix}_s BEFORE UPDATE OR DELETE ON {name} FOR EACH STATEMENT \
+             EXECUTE FUNCTION {function}();"
+        )
+    } else {
+        String::new()
+    };
     format!(
-        "{} {} {} CREATE OR REPLACE TRIGGER {prefix}_t BEFORE TRUNCATE ON {name} FOR EACH STATEMENT \
+        "{} {} {} {statement} CREATE OR REPLACE TRIGGER {prefix}_t BEFORE TRUNCATE ON {name} FOR EACH STATEMENT \
          EXECUTE FUNCTION {SCHEMA}.refuse_truncate_{}();",
         row("i", "INSERT", &new),
         row("u", "UPDATE", &format!("{old} OR {new}")),
@@ -239,7 +302,7 @@ async fn install_triggers(
     conn: &Conn,
     spec: &Spec,
     tables: &[Table],
-    log: bool,
+    kind: Kind,
 ) -> Result<(), MoveError> {
     let mut functions = format!(
         "CREATE OR REPLACE FUNCTION {SCHEMA}.refuse_truncate_{}() RETURNS trigger LANGUAGE plpgsql \
@@ -250,21 +313,22 @@ async fn install_triggers(
         spec.tenant,
     );
     for (number, table) in tables.iter().enumerate() {
-        functions.push_str(&function(spec, &TableSql::new(table, spec), number, log));
+        functions.push_str(&function(spec, &TableSql::new(table, spec), number, kind));
         functions.push(';');
     }
     conn.batch(&format!("BEGIN; {functions} COMMIT")).await?;
     for (number, table) in tables.iter().enumerate() {
-        if count_of(conn, spec, &table.name).await? == 4 {
+        let wanted = if (kind == Kind::Target { alone: true }) { 5 } else { 4 };
+        if count_of(conn, spec, &table.name).await? == wanted {
             continue;
         }
         let sql = TableSql::new(table, spec);
-        patiently(conn, &table.name, &triggers(spec, &sql, number)).await?;
+        patiently(conn, &table.name, &triggers(spec, &sql, number, kind)).await?;
     }
     Ok(())
 }
 
-/// How many of the tenant's four triggers fire on a table.
+/// How many of the tenant's triggers fire on a table.
 async fn count_of(conn: &Conn, spec: &Spec, table: &str) -> Result<i64, MoveError> {
     Ok(conn
         .one(
@@ -410,7 +474,7 @@ pub async fn drop_triggers(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result
             .await?
             .get(0);
         if present > 0 {
-            let ddl: Vec<String> = ["i", "u", "d", "t"]
+            let ddl: Vec<String> = ["i", "u", "d", "s", "t"]
                 .iter()
                 .map(|tail| format!("DROP TRIGGER IF EXISTS {prefix}_{tail} ON {};", table.name))
                 .collect();
@@ -439,7 +503,7 @@ pub async fn stop_logging(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result<
     debug_assert_eq!(conn.side(), Side::Source, "the target never logs");
     let mut functions = String::new();
     for (number, table) in tables.iter().enumerate() {
-        functions.push_str(&function(spec, &TableSql::new(table, spec), number, false));
+        functions.push_str(&function(spec, &TableSql::new(table, spec), number, Kind::Left));
         functions.push(';');
     }
     conn.batch(&format!("BEGIN; {functions} COMMIT")).await

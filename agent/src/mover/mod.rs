@@ -37,10 +37,12 @@
 //! [`supervisor`] restarts when it dies. Read in this order.
 
 pub mod catalog;
+pub mod child;
 pub mod connect;
 pub mod copy;
 pub mod cut_over;
 pub mod drain;
+pub mod durable;
 pub mod error;
 pub mod fail;
 pub mod fence;
@@ -52,5 +54,7 @@ pub mod run;
 pub mod spec;
 pub mod sql;
 pub mod statements;
+pub mod supervisor;
+pub mod tunnel;
 pub mod undo;
 pub mod verify;

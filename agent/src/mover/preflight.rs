@@ -47,6 +47,8 @@ pub async fn check(run: &Run, pair: &Pair) -> Result<Preflight, MoveError> {
     privileges(target, &owned, &mut problems).await?;
     transactions(pair, &mut problems, &mut warnings).await?;
 
+    // A schema that differs would only fail in other words below.
+    let comparable = problems.is_empty();
     let mut rows_estimated = 0;
     let mut bytes_estimated = 0;
     let mut verdicts = here.verdicts.clone();
@@ -58,18 +60,14 @@ pub async fn check(run: &Run, pair: &Pair) -> Result<Preflight, MoveError> {
         for verdict in verdicts.iter_mut().filter(|verdict| verdict.table == table.name) {
             verdict.rows_estimated = rows;
         }
-        if !on_both.iter().any(|other| other.name == table.name) {
-            continue;
-        }
-        // A schema that differs would only fail in other words here.
-        if problems.is_empty() {
+        if comparable {
             if !ours(run, target).await? {
                 absent(target, &sql, &mut problems).await?;
             }
             collisions(run, pair, table, rows, &mut problems).await?;
         }
     }
-    if problems.is_empty() {
+    if comparable {
         tenant_is_here(run, source, &here, &mut problems).await?;
         references(run, pair, &here, &mut problems, &mut warnings).await?;
     }

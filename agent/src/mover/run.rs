@@ -218,6 +218,7 @@ impl Run {
     }
 
     async fn already_switched(&self, pair: &Pair) -> Result<CutOver, MoveError> {
+        cut_over::publish(self, pair).await?;
         let row = pair
             .target
             .one(

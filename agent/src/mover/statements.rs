@@ -10,6 +10,17 @@ use super::sql;
 /// What a whole row is called; a column of this name would shadow it.
 const ROW: &str = "webhost_fleet_row";
 
+/// How rows that exist on the target are brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// By UPDATE: a statement that waits for the row finds its successor, and
+    /// then meets the guard. One that waited for a deleted row would find
+    /// nothing, change nothing, and be acknowledged.
+    Update,
+    /// By DELETE and INSERT, which can swap unique values between rows.
+    Replace,
+}
+
 /// The statements of one table. Keys are text arrays, one per key column.
 pub struct TableSql<'a> {
     pub table: &'a Table,
@@ -66,28 +77,77 @@ impl<'a> TableSql<'a> {
         format!("unnest({}) AS k({})", args.join(", "), names.join(", "))
     }
 
-    /// Deletes the tenant's rows of these keys. Arguments: the key arrays.
-    pub fn delete(&self, arg: &dyn Fn(usize) -> String) -> String {
+    /// Deletes the tenant's rows of these keys; in [`Mode::Update`] only where
+    /// the given row is null. Arguments: the key arrays, then the rows.
+    pub fn delete(&self, arg: &dyn Fn(usize) -> String, rows: &str, mode: Mode) -> String {
+        let gone = match mode {
+            Mode::Update => " AND k.rec IS NULL",
+            Mode::Replace => "",
+        };
         format!(
-            "DELETE FROM {} AS x USING {} WHERE {}",
+            "DELETE FROM {} AS x USING {} WHERE {}{gone}",
             self.table.name,
-            self.keys(arg, None),
+            self.keys(arg, Some((rows.to_owned(), "rec"))),
             self.matches("x", |at| format!("k.k{}", at + 1))
         )
     }
 
-    /// Inserts the given rows, if they are the tenant's. Argument: the rows.
+    /// The given rows, cast once each, as `y.r`; only the tenant's.
+    fn given(&self, rows: &str) -> String {
+        format!(
+            "(SELECT u.rec::{} AS r FROM unnest({rows}) AS u(rec) WHERE u.rec IS NOT NULL OFFSET 0) AS y",
+            self.table.name
+        )
+    }
+
+    /// `x."id" = (y.r)."id" AND … AND x."customer_id" = tenant`
+    fn same_as_given(&self) -> String {
+        let mut terms: Vec<String> = self
+            .table
+            .key_columns()
+            .map(|column| format!("x.{name} = (y.r).{name}", name = column.name))
+            .collect();
+        terms.push(self.of_tenant("x"));
+        terms.join(" AND ")
+    }
+
+    /// Updates rows that exist to what is given. None where a row is its key.
+    /// Argument: the rows.
+    pub fn update(&self, rows: &str) -> Option<String> {
+        let set: Vec<String> = self
+            .table
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(at, column)| {
+                !column.generated && !column.identity_always && !self.table.key.contains(at)
+            })
+            .map(|(_, column)| format!("{name} = (y.r).{name}", name = column.name))
+            .collect();
+        (!set.is_empty()).then(|| {
+            format!(
+                "UPDATE {} AS x SET {} FROM {} WHERE {}",
+                self.table.name,
+                set.join(", "),
+                self.given(rows),
+                self.same_as_given()
+            )
+        })
+    }
+
+    /// Inserts the given rows that don't exist. Argument: the rows.
     pub fn insert(&self, rows: &str) -> String {
         let columns = self.table.copied();
         let values: Vec<String> = columns.iter().map(|name| format!("(y.r).{name}")).collect();
         format!(
-            "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM \
-             (SELECT u.rec::{name} AS r FROM unnest({rows}) AS u(rec) WHERE u.rec IS NOT NULL OFFSET 0) AS y \
-             WHERE (y.r).{} = {}",
+            "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} \
+             WHERE (y.r).{} = {} AND NOT EXISTS (SELECT 1 FROM {name} AS x WHERE {})",
             columns.join(", "),
             values.join(", "),
+            self.given(rows),
             self.table.tenant,
             self.tenant,
+            self.same_as_given(),
             name = self.table.name,
         )
     }

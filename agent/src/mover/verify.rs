@@ -184,7 +184,7 @@ async fn differing(
         return Ok("keys that could not be narrowed down".into());
     };
     let listing = format!(
-        "SELECT {key_text}, ({})::text FROM {} AS x WHERE {} {} AND ({bucket}) = {first} ORDER BY 1 COLLATE \"C\"",
+        "SELECT {key_text}, ({})::text FROM {} AS x WHERE {} {} AND ({bucket}) = {first} ORDER BY 1",
         row_hash(sql.table),
         sql.table.name,
         sql.of_tenant("x"),

@@ -3,7 +3,7 @@
 //!
 //! Each writer owns its keys, so its model needs no lock and no tolerance. It
 //! writes where it believes the tenant lives, in its isolation level; refused
-//! with `MG001` it turns to the other side, on a serialisation failure it tries
+//! with `MG001` it turns to the place that the refusal names, if any, on a serialisation failure it tries
 //! again, until the write is acknowledged.
 
 mod check;

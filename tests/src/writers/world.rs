@@ -16,6 +16,9 @@ pub struct Clusters {
     /// As the socket's owner sees it: what connections start from.
     source: Config,
     target: Config,
+    /// The templates that exist. Roles belong to the whole cluster, so one
+    /// world at a time is made.
+    making: tokio::sync::Mutex<std::collections::BTreeSet<String>>,
     _servers: std::sync::Mutex<[Embedded; 2]>,
 }
 
@@ -30,7 +33,13 @@ impl Clusters {
         let start = |name: &str| Embedded::start(Path::new(&dir.path().join(name)), options);
         let servers = [start("source")?, start("target")?];
         let [source, target] = servers.each_ref().map(|server| server.config("postgres"));
-        Ok(Self { source, target, _servers: std::sync::Mutex::new(servers), _dir: dir })
+        Ok(Self {
+            source,
+            target,
+            making: tokio::sync::Mutex::default(),
+            _servers: std::sync::Mutex::new(servers),
+            _dir: dir,
+        })
     }
 }
 
@@ -49,6 +58,10 @@ pub struct World {
     pub vehicles: Vec<Uuid>,
     /// The neighbour's one vehicle.
     pub neighbour_vehicle: Uuid,
+    /// The columns of the primary key of `gps_positions`.
+    pub position_key: String,
+    /// The day at which the writers' positions end, ten days in all.
+    pub today: String,
 }
 
 /// A session that lives as long as the two values.
@@ -83,22 +96,51 @@ impl World {
             foreigner: Uuid::new_v4(),
             vehicles: Vec::new(),
             neighbour_vehicle: Uuid::nil(),
+            position_key: String::new(),
+            today: String::new(),
         };
-        for (cluster, config) in
-            [(&clusters.source, &world.source), (&clusters.target, &world.target)]
-        {
+        // Each schema is built once per cluster; a world is a copy of it.
+        let template = format!("template_{:x}", schema.len());
+        let mut making = clusters.making.lock().await;
+        for cluster in [&clusters.source, &clusters.target] {
             let (admin, _driver) = session(cluster).await?;
-            admin.batch_execute(&format!("create database {name}")).await?;
-            let (superuser, _driver) = session(config).await?;
-            superuser.batch_execute(schema::ROLES).await?;
-            let (app, _driver) = session(config.clone().user(schema::APP)).await?;
-            app.batch_execute(schema).await?;
+            if !making.contains(&template) {
+                admin.batch_execute(&format!("create database {template}")).await?;
+                let mut config = cluster.clone();
+                config.dbname(&template);
+                let (superuser, mut driver) = session(&config).await?;
+                superuser.batch_execute(schema::ROLES).await?;
+                drop(superuser);
+                driver.join_next().await;
+                let (app, mut driver) = session(config.user(schema::APP)).await?;
+                app.batch_execute(schema).await?;
+                drop(app);
+                driver.join_next().await;
+            }
+            admin.batch_execute(&format!("create database {name} template {template}")).await?;
+            admin
+                .batch_execute(&format!(
+                    "grant create, connect, temporary on database {name} to webhost_app, webhost_agent"
+                ))
+                .await?;
         }
+        making.insert(template);
+        drop(making);
         let (source, _driver) = session(&world.source).await?;
         let (target, _driver2) = session(&world.target).await?;
         world.vehicles = fill(&source, world.tenant, 5, points).await?;
         world.neighbour_vehicle =
             *fill(&source, world.neighbour, 1, points / 4).await?.first().context("a vehicle")?;
+        let row = source
+            .query_one(
+                "select string_agg(a.attname, ', ' order by k.o), current_date::text \
+                 from pg_constraint c cross join lateral unnest(c.conkey) with ordinality k(n, o) \
+                 join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.n \
+                 where c.conrelid = 'gps_positions'::regclass and c.contype = 'p'",
+                &[],
+            )
+            .await?;
+        (world.position_key, world.today) = (row.get(0), row.get(1));
         fill(&target, world.foreigner, 2, points / 4).await?;
         // So that both sides' identities have been used before.
         for client in [&source, &target] {

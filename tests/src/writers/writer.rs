@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, Config};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use webhost_coordinator::embedded::SUPERUSER;
 
 use super::world::{World, session};
 use crate::schema;
@@ -84,13 +85,23 @@ impl Writers {
     /// Starts one writer per entry of `levels`; each pauses up to `pause`
     /// between two transactions.
     pub fn start(world: &World, levels: &[Isolation], pause: Duration, seed: u64) -> Self {
+        Self::launch(world, levels, pause, seed, schema::APP)
+    }
+
+    fn launch(
+        world: &World,
+        levels: &[Isolation],
+        pause: Duration,
+        seed: u64,
+        role: &'static str,
+    ) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for (number, &level) in levels.iter().enumerate() {
             let world = world.clone();
             let stop = stop.clone();
             tasks.spawn(async move {
-                let mut writer = Writer::connect(world, level, seed + number as u64).await?;
+                let mut writer = Writer::connect(world, level, seed + number as u64, role).await?;
                 while !stop.is_cancelled() {
                     writer.step().await?;
                     let pause = writer.random.random_range(0..=pause.as_micros().max(1));
@@ -100,6 +111,14 @@ impl Writers {
             });
         }
         Self { tasks, stop }
+    }
+
+    /// Writers whose statements fire no trigger: what the guards are for.
+    pub fn unguarded(world: &World, levels: &[Isolation], pause: Duration, seed: u64) -> Self {
+        let mut world = world.clone();
+        // Only a superuser may, which is the point.
+        world.source.options("-c session_replication_role=replica");
+        Self::launch(&world, levels, pause, seed, SUPERUSER)
     }
 
     /// Ends all writers after their transaction in hand; answers what was
@@ -138,10 +157,15 @@ enum Effect {
 }
 
 impl Writer {
-    async fn connect(world: World, level: Isolation, seed: u64) -> anyhow::Result<Self> {
+    async fn connect(
+        world: World,
+        level: Isolation,
+        seed: u64,
+        role: &str,
+    ) -> anyhow::Result<Self> {
         let open = |config: &Config| {
             let mut config = config.clone();
-            config.user(schema::APP).application_name("chaos writer");
+            config.user(role).application_name("chaos writer");
             async move { session(&config).await }
         };
         let sides = [open(&world.source).await?, open(&world.target).await?];
@@ -170,14 +194,23 @@ impl Writer {
         fitting.get(self.random.random_range(0..fitting.len())).copied()
     }
 
+    /// A key's time never changes, so that a key over both finds it again.
+    fn recorded_at(&self, key: Uuid) -> String {
+        format!(
+            "timestamptz '{}' - interval '1 second' * {}",
+            self.world.today,
+            key.as_u128() % 864_000
+        )
+    }
+
     fn insert(&self, key: Uuid, value: i32, tail: &str) -> String {
         format!(
             "insert into gps_positions (id, customer_id, vehicle_id, recorded_at, latitude, longitude, altitude, location) \
-             values ('{key}', '{}', '{}', timestamptz '2026-01-01' + interval '1 second' * {}, 50, 8, {value}, \
+             values ('{key}', '{}', '{}', {}, 50, 8, {value}, \
              st_setsrid(st_makepoint(8, {value} * 1e-6), 4326)) {tail}",
             self.world.tenant,
             self.world.vehicles[value.unsigned_abs() as usize % self.world.vehicles.len()],
-            key.as_u128() % 10_000,
+            self.recorded_at(key),
         )
     }
 
@@ -219,13 +252,19 @@ impl Writer {
                     effects.push(Effect::Position(key, Expect::Present(value)));
                 }
                 (38..46, Some((key, _))) => {
-                    let tail = "on conflict (id) do update set altitude = excluded.altitude";
-                    sql.push(self.insert(key, value, tail));
+                    let tail = format!(
+                        "on conflict ({}) do update set altitude = excluded.altitude",
+                        self.world.position_key
+                    );
+                    sql.push(self.insert(key, value, &tail));
                     effects.push(Effect::Position(key, Expect::Present(value)));
                 }
                 (46..54, Some((key, Expect::Present(old)))) => {
                     let fresh = Uuid::new_v4();
-                    sql.push(format!("update gps_positions set id = '{fresh}' where id = '{key}'"));
+                    sql.push(format!(
+                        "update gps_positions set id = '{fresh}', recorded_at = {} where id = '{key}'",
+                        self.recorded_at(fresh)
+                    ));
                     effects.push(Effect::Position(key, Expect::Deleted));
                     effects.push(Effect::Position(fresh, Expect::Present(old)));
                 }
@@ -315,8 +354,15 @@ impl Writer {
             match code.as_str() {
                 "MG001" => {
                     self.ledger.refused += 1;
-                    self.at = 1 - self.at;
-                    if crosses {
+                    // No place named: try again here.
+                    let moved = error
+                        .as_db_error()
+                        .and_then(tokio_postgres::error::DbError::detail)
+                        .is_some_and(|place| !place.is_empty());
+                    if moved {
+                        self.at = 1;
+                    }
+                    if moved && crosses {
                         return Ok(false);
                     }
                 }

@@ -153,7 +153,8 @@ select a.attrelid, a.attnum, a.attname::text, quote_ident(a.attname),
        a.atttypid = 'uuid'::regtype,
        (t.typcategory = 'A' and t.typelem >= 16384) or t.typtype = 'c'
            or (t.typtype = 'd' and exists (select 1 from pg_type b where b.oid = t.typbasetype
-               and (b.typtype = 'c' or (b.typcategory = 'A' and b.typelem >= 16384))))
+               and (b.typtype = 'c' or (b.typcategory = 'A' and b.typelem >= 16384)))),
+       a.attidentity = 'a'
 from pg_attribute a join pg_type t on t.oid = a.atttypid
 left join pg_collation co on co.oid = a.attcollation
 where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
@@ -249,6 +250,7 @@ pub(super) async fn relations(conn: &Conn) -> Result<Vec<Relation>, MoveError> {
                     not_null: row.get(6),
                     generated: row.get(7),
                     text_only: row.get(9),
+                    identity_always: row.get(10),
                 },
             });
         });

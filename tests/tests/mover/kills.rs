@@ -1,0 +1,208 @@
+//! The mover's process killed at every bad moment, and the agent with it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use webhost_agent::command::Handler;
+use webhost_agent::mover::child::Login;
+use webhost_agent::mover::spec::Spec;
+use webhost_agent::mover::supervisor::{Setup, Supervisor, Way};
+use webhost_agent::mover::tunnel::Tickets;
+use webhost_proto::wire::{self, command, command_reply::Outcome};
+use webhost_tests::schema;
+use webhost_tests::writers::{Findings, World, Writers, check, table_hashes};
+
+use crate::scene::{LEVELS, a_move, states, world};
+
+fn login(config: &tokio_postgres::Config) -> Login {
+    let tokio_postgres::config::Host::Unix(dir) = &config.get_hosts()[0] else {
+        panic!("a unix socket")
+    };
+    Login {
+        url: format!(
+            "host={} user={} dbname={}",
+            dir.display(),
+            schema::AGENT,
+            config.get_dbname().expect("a database")
+        ),
+        password: None,
+    }
+}
+
+pub(crate) fn setup(world: &World, spec: &Spec, dir: &Path, fail_at: Option<&str>) -> Setup {
+    Setup {
+        node: spec.source_node,
+        state_dir: dir.into(),
+        program: PathBuf::from(env!("CARGO_BIN_EXE_mover-child")),
+        arguments: Vec::new(),
+        environment: fail_at
+            .map(|point| ("WEBHOST_FAIL_AT".into(), point.into()))
+            .into_iter()
+            .collect(),
+        database: Some(login(&world.source)),
+        rules: webhost_agent::mover::catalog::Rules::default(),
+        max_rows_per_second: 0,
+        way: Way::Direct(login(&world.target)),
+        tunnel_address: None,
+        tickets: Arc::new(Tickets::load(dir).expect("tickets")),
+        copy_part_pages: Some(32),
+        shutdown: CancellationToken::new(),
+    }
+}
+
+pub(crate) fn order(spec: &Spec, step: wire::MoveStepKind) -> command::Kind {
+    command::Kind::MoveStep(wire::MoveStep {
+        spec: Some(wire::MoveSpec {
+            move_id: spec.move_id.to_wire(),
+            tenant_id: spec.tenant.to_wire(),
+            epoch: spec.epoch.0,
+            source_node_id: spec.source_node.to_wire(),
+            target_node_id: spec.target_node.to_wire(),
+            target_tunnel: spec.target_tunnel.clone(),
+            ticket: spec.ticket.0.clone(),
+            target_place: spec.target_place.clone(),
+            max_rows_per_second: spec.max_rows_per_second,
+        }),
+        step: step.into(),
+    })
+}
+
+pub(crate) async fn answer(
+    supervisor: &Supervisor,
+    spec: &Spec,
+    step: wire::MoveStepKind,
+) -> Outcome {
+    supervisor.handle(order(spec, step), watch::channel(None).0).await
+}
+
+pub(crate) async fn well(
+    supervisor: &Supervisor,
+    spec: &Spec,
+    step: wire::MoveStepKind,
+) -> wire::MoveStepDone {
+    match answer(supervisor, spec, step).await {
+        Outcome::MoveStepDone(done) => done,
+        other => panic!("{step:?}: {other:?}"),
+    }
+}
+
+use wire::MoveStepKind as K;
+
+/// Killed once at `point`, restarted by the supervisor: the step still ends
+/// well, and nothing is lost.
+async fn survives(point: &str) {
+    let world = world(schema::WEBHOST, 3_000).await;
+    let foreigner = table_hashes(&world.target, world.foreigner).await.expect("hashes");
+    let dir = tempfile::tempdir().expect("a directory");
+    let spec = a_move(&world).spec;
+    let supervisor =
+        Supervisor::load(setup(&world, &spec, dir.path(), Some(point))).expect("loads");
+    let writers = Writers::start(&world, &LEVELS, Duration::from_millis(5), 11);
+    for step in [K::Preflight, K::Guard, K::Copy, K::Drain, K::Verify, K::CutOver] {
+        well(&supervisor, &spec, step).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let ledger = writers.stop().await.expect("writers");
+    assert_eq!(states(&world).await, ("moved".into(), "active".into()), "{point}");
+    well(&supervisor, &spec, K::Finish).await;
+    let marker = dir.path().join("moves").join(format!("failed-at-{point}"));
+    assert!(marker.exists(), "{point} was never reached");
+    assert_eq!(check(&world, &ledger, 1).await.expect("check"), Findings::default(), "{point}");
+    assert_eq!(foreigner, table_hashes(&world.target, world.foreigner).await.expect("hashes"));
+    assert!(supervisor.status().is_empty(), "an ended move is forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_prepares() {
+    for point in ["after_guard", "mid_copy", "between_parts"] {
+        survives(point).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_drains() {
+    for point in ["mid_drain", "between_commits", "after_verify"] {
+        survives(point).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_cut_over() {
+    for point in ["after_take", "after_prepare", "after_moved", "before_place", "mid_finish"] {
+        survives(point).await;
+    }
+}
+
+/// The agent dies with its mover after the point of no return: the next run
+/// activates the target by itself. No coordinator says a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_comes_back_finishes_what_was_begun() {
+    let world = world(schema::WEBHOST, 1_000).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let spec = a_move(&world).spec;
+    let first = setup(&world, &spec, dir.path(), Some("after_moved"));
+    let dies = first.shutdown.clone();
+    let first = Supervisor::load(first).expect("loads");
+    let writers = Writers::start(&world, &LEVELS, Duration::from_millis(5), 5);
+    for step in [K::Guard, K::Copy, K::Drain] {
+        well(&first, &spec, step).await;
+    }
+    let marker = dir.path().join("moves/failed-at-after_moved");
+    let killed = async {
+        while !marker.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Before the supervisor can start another child.
+        dies.cancel();
+    };
+    let (outcome, ()) = tokio::join!(answer(&first, &spec, K::CutOver), killed);
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    drop(first);
+    assert_eq!(states(&world).await, ("moved".into(), "standby".into()));
+
+    let second = Supervisor::load(setup(&world, &spec, dir.path(), None)).expect("loads");
+    assert_eq!(second.status().len(), 1);
+    second.resume().await;
+    assert_eq!(states(&world).await, ("moved".into(), "active".into()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let ledger = writers.stop().await.expect("writers");
+    assert_eq!(check(&world, &ledger, 1).await.expect("check"), Findings::default());
+    let done = well(&second, &spec, K::CutOver).await;
+    let Some(wire::move_step_done::Result::CutOver(result)) = done.result else {
+        panic!("{done:?}")
+    };
+    assert!(result.recovered && result.epoch == 2);
+}
+
+/// What a supervisor refuses without starting anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_are_not_for_us() {
+    let world = world(schema::WEBHOST, 10).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let spec = a_move(&world).spec;
+    let supervisor = Supervisor::load(setup(&world, &spec, dir.path(), None)).expect("loads");
+    let refusal = |outcome| match outcome {
+        Outcome::Failed(failed) if failed.kind() == wire::FailureKind::Refused => failed.message,
+        other => panic!("{other:?}"),
+    };
+    let mut elsewhere = spec.clone();
+    elsewhere.source_node = webhost_proto::ids::NodeId::generate();
+    let said = refusal(answer(&supervisor, &elsewhere, K::Guard).await);
+    assert!(said.contains("this is node"), "{said}");
+    well(&supervisor, &spec, K::Guard).await;
+    let mut other = spec.clone();
+    other.move_id = webhost_proto::ids::MoveId::generate();
+    let said = refusal(answer(&supervisor, &other, K::Guard).await);
+    assert!(said.contains("is open here"), "{said}");
+    let mut old = spec.clone();
+    old.epoch = webhost_proto::ids::Epoch(0);
+    let said = refusal(answer(&supervisor, &old, K::Copy).await);
+    assert!(said.contains("epoch 1 has been seen"), "{said}");
+    let tunnel = command::Kind::OpenTunnel(wire::OpenTunnel::default());
+    refusal(supervisor.handle(tunnel, watch::channel(None).0).await);
+    well(&supervisor, &spec, K::Undo).await;
+    assert!(supervisor.status().is_empty());
+}
