@@ -98,13 +98,10 @@ async fn tenants_storage_vehicles_and_connections() {
         let inspect = cluster.inspect().await.expect("connects");
         let whole: i64 = inspect
             .query_one(
-                "select sum(pg_total_relation_size(c.oid))::bigint from pg_class c
-                 join pg_attribute a on a.attrelid = c.oid
-                      and (a.attname = 'customer_id' or (c.relname = 'customers' and a.attname = 'id'))
-                 join pg_namespace n on n.oid = c.relnamespace
-                 where c.relkind = 'r' and n.nspname = 'public'
-                   and exists (select from pg_stat_user_tables s
-                               where s.relid = c.oid and s.n_live_tup > 0)",
+                "select sum(pg_total_relation_size(oid))::bigint from pg_class
+                 where relkind = 'r' and relnamespace = 'public'::regnamespace
+                   and (relname in ('customers', 'subscriptions', 'vehicles')
+                        or relname like 'gps\\_positions%')",
                 &[],
             )
             .await
