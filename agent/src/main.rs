@@ -59,6 +59,9 @@ enum Command {
               value_parser = clap::value_parser!(u64).range(1..=3600))]
         watch: Option<u64>,
     },
+    /// The data path of one move, as a child of the running agent.
+    #[command(hide = true)]
+    Mover,
     /// Checks the configuration and prints it as it takes effect, without
     /// secrets. Exit code 0: usable, 1: not.
     CheckConfig {
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
             let options = cli::Options { json, watch: watch.map(Duration::from_secs) };
             status(&config.config, socket, options)
         }
+        Command::Mover => mover(),
         Command::CheckConfig { config } => check_config(&config.config),
     };
     worked.unwrap_or_else(|error| {
@@ -135,6 +139,13 @@ fn status(path: &Path, socket: Option<PathBuf>, options: cli::Options) -> anyhow
             .map_or_else(|_| Config::default_status_socket(), |config| config.status_socket),
     };
     Ok(ExitCode::from(block_on(async { Ok(cli::run(&socket, options).await?) })?))
+}
+
+/// Orders come on standard input, answers go to standard output.
+fn mover() -> anyhow::Result<ExitCode> {
+    log();
+    block_on(async { Ok(webhost_agent::mover::child::main().await?) })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check_config(path: &Path) -> anyhow::Result<ExitCode> {

@@ -6,6 +6,7 @@
 //! alive its process is.
 
 mod coordinator;
+mod mover;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::command::JournalError;
 use crate::config::Config;
 use crate::identity::{IdentityError, StoredIdentity};
 use crate::link::LinkError;
+use crate::mover::durable::DurableError;
 use crate::status::board::Board;
 use crate::status::socket::{SocketError, StatusSocket};
 
@@ -41,6 +43,12 @@ pub enum RunError {
     /// The journal of commands.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What an earlier run left of its moves can't be read.
+    #[error(transparent)]
+    Moves(#[from] DurableError),
+    /// The part for moves could not be prepared.
+    #[error("moves: {0}")]
+    Mover(String),
     /// The link could not be prepared.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -60,6 +68,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let board = Board::new(&config.coordinator.address, config.interval_ms);
     let socket = StatusSocket::bind(&config.status_socket).await?;
     tracker.spawn(socket.serve(board.clone(), parts.clone()));
+    // Before all that takes time: a move that was in its cut-over when the
+    // last agent ended is settled now.
+    let mover = mover::start(&config, &identity, &board, &tracker, &parts).await?;
     let mut collector = Collector::start(&config, &tracker, &parts).map_err(RunError::Collect)?;
 
     tracing::info!(
@@ -77,7 +88,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         () = collector.read(interval) => {}
     }
     let capacity = collector.capacity();
-    let coordinator = Coordinator::start(&config, identity, capacity, &board, &tracker, &parts)?;
+    let coordinator =
+        Coordinator::start(&config, identity, capacity, &mover, &board, &tracker, &parts)?;
     rounds(collector, interval, &board, &coordinator, &parts).await;
 
     notify(&[NotifyState::Stopping]);

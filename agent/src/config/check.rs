@@ -100,6 +100,9 @@ impl Config {
         for (index, process) in self.attribution.shared.iter().enumerate() {
             shared(&mut wrong, self, index, process);
         }
+        if self.tunnel.is_some() && self.postgres.is_none() {
+            wrong("tunnel", "leads to the tenants' database: it needs a [postgres] section".into());
+        }
         if let Some(tunnel) = &self.tunnel {
             if let Some(advertise) = &tunnel.advertise {
                 if let Err(message) = host_and_port(advertise) {

@@ -19,6 +19,7 @@ use crate::identity::StoredIdentity;
 use crate::link::report::CollectedReport;
 use crate::link::spool::DEFAULT_BOUND;
 use crate::link::{HelloFacts, Link, LinkState, LinkStatus, Options, Orders};
+use crate::mover::supervisor::Supervisor;
 use crate::status::board::Board;
 use crate::status::document::{Certificate, Command, Document};
 
@@ -35,12 +36,19 @@ impl Coordinator {
         config: &Config,
         identity: StoredIdentity,
         capacity: CapacitySource,
+        mover: &Supervisor,
         board: &Board,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, RunError> {
-        let registry = Registry::default()
-            .with(CommandName::ListTenants, Arc::new(ListTenants::new(config.postgres.clone())));
+        let list = Arc::new(ListTenants::new(config.postgres.clone()));
+        let mut registry = Registry::default().with(CommandName::ListTenants, list);
+        // What the configuration forbids is not even in the list.
+        if config.moves.enabled {
+            for name in [CommandName::OpenTunnel, CommandName::CloseTunnel, CommandName::MoveStep] {
+                registry = registry.with(name, Arc::new(mover.clone()));
+            }
+        }
         let journal = Journal::open(&config.state_dir)?;
         let (commands, replies) = Tracker::new(registry, journal, stop.clone());
 

@@ -52,6 +52,12 @@ impl Identity {
         self.inner.not_after_s
     }
 
+    /// The key's PKCS#8, to hand it to a process of our own; never to be
+    /// written anywhere but into that process's input.
+    pub fn key_pkcs8(&self) -> &[u8] {
+        self.inner.key.secret_der()
+    }
+
     pub(super) fn key(&self) -> PrivateKeyDer<'static> {
         self.inner.key.clone_key()
     }
