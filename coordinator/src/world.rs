@@ -16,7 +16,7 @@ use crate::link::{NodeEvents, Signal};
 use crate::signup::{Desk, SignupRequest};
 use crate::slots::Slots;
 use crate::store::testing::database;
-use crate::store::{Store, nodes};
+use crate::store::Store;
 use crate::usage::Book;
 use crate::usage::ingest::Ingest;
 
@@ -107,11 +107,6 @@ impl World {
         assert_eq!(status, 201);
         let id = body["customer_id"].as_str().expect("an id").parse().expect("a UUID");
         (id, body)
-    }
-
-    pub(crate) async fn node_row(&self, id: NodeId) -> nodes::Node {
-        let client = self.store.client().await.expect("a client");
-        nodes::get(&**client, id).await.expect("reads").expect("is there")
     }
 }
 
