@@ -150,7 +150,9 @@ pub async fn run(
         slots: Slots {
             book: book.clone(),
             catalog: catalog.clone(),
-            silence: seconds(u64::from(config.link.silence_s)),
+            // An agent that reports seldom is not silent in between.
+            silence: seconds(u64::from(config.link.silence_s))
+                .max(SignedDuration::from_millis(i64::from(config.link.report_interval_ms) * 3)),
         },
         mode: config.mode,
         reservation: seconds(config.signup.reservation_ttl_s),

@@ -15,8 +15,8 @@ use crate::decide::plans::NodeKind;
 use crate::link::{NodeEvents, Signal};
 use crate::signup::{Desk, SignupRequest};
 use crate::slots::Slots;
-use crate::store::testing::database;
 use crate::store::Store;
+use crate::store::testing::database;
 use crate::usage::Book;
 use crate::usage::ingest::Ingest;
 

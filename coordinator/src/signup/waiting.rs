@@ -1,5 +1,5 @@
 //! The loop that no waiting tenant falls out of: it takes back reservations
-//! that nobody used, and gives free slots to those who wait, longest first.
+//! that nobody used, marks nodes that fell silent as not connected, and gives free slots to those who wait, longest first.
 //! It takes no input; it wakes by signal or period and reads the whole state.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::decide::{Profile, Usage, recommend};
 use crate::store::audit::{self, Entry};
 use crate::store::decisions::Trigger;
 use crate::store::tenants::{self, TenantState};
-use crate::store::{StoreError, idempotency, placements};
+use crate::store::{StoreError, idempotency, nodes, placements};
 
 /// The most tenants that one look tries.
 const MOST: i64 = 1000;
@@ -51,6 +51,8 @@ impl Desk {
         let waiting = {
             let client = self.store.client().await?;
             idempotency::forget(&**client, KEY_DAYS).await?;
+            let since = now.saturating_sub(self.slots.silence).unwrap_or(Timestamp::MIN);
+            nodes::forget_silent(&**client, since).await?;
             tenants::waiting(&**client, MOST).await?
         };
         let mut placed = 0;

@@ -78,8 +78,9 @@ impl Slots {
             nodes::NodeState::Draining => Standing::Draining,
             nodes::NodeState::Revoked => Standing::Revoked,
         };
-        state.seen = node.connected_at.is_some()
-            || node.last_seen_at.is_some_and(|seen| now.duration_since(seen) <= self.silence);
+        // Not by its session: one that sends no reports is no good, and a
+        // killed coordinator leaves its nodes marked as connected.
+        state.seen = node.last_seen_at.is_some_and(|seen| now.duration_since(seen) <= self.silence);
         // An agent that measured nothing of a dimension says 0.
         let known = |value: u64| (value > 0).then_some(value);
         if let Some(measured) = node.measured {

@@ -26,12 +26,15 @@ async fn a_snapshot_says_what_a_node_may_take() {
     world
         .execute(&format!(
             "update nodes set measured_memory_bytes = 1000, measured_cpu_millicores = 0,
-               connected_at = null, last_seen_at = now() - interval '2 minutes'
+               last_seen_at = now() - interval '2 minutes'
              where id = '{node}'"
         ))
         .await;
     let state = only(&world).await;
-    assert!(!state.seen, "silent for longer than a minute");
+    assert!(!state.seen, "silent for longer than a minute, whatever its session says");
+    world.desk.reconcile(Timestamp::now()).await.expect("looks");
+    let connected = "select count(*) from nodes where connected_at is not null";
+    assert_eq!(world.count(connected).await, 1, "of two, the silent one is not connected");
     assert_eq!(state.capacity().memory, Bytes(1000), "the smaller of shape and measure");
     assert_eq!(state.capacity().cpu, MilliCpu(16_000), "not measured is not zero");
 }

@@ -186,7 +186,8 @@ pub async fn connected(
 pub async fn seen(client: &impl GenericClient, nodes: &[Uuid]) -> Result<(), StoreError> {
     client
         .execute(
-            "update nodes set last_seen_at = now() where id in (
+            "update nodes set last_seen_at = now(), connected_at = coalesce(connected_at, now())
+             where id in (
                select id from nodes where id = any($1)
                  and (last_seen_at is null or last_seen_at < now() - interval '5 seconds')
                for no key update skip locked)",
@@ -194,6 +195,22 @@ pub async fn seen(client: &impl GenericClient, nodes: &[Uuid]) -> Result<(), Sto
         )
         .await?;
     Ok(())
+}
+
+/// Nodes that were last heard of before `since` are no longer connected: a
+/// coordinator that was killed could not say so. Answers how many.
+pub async fn forget_silent(
+    client: &impl GenericClient,
+    since: Timestamp,
+) -> Result<u64, StoreError> {
+    Ok(client
+        .execute(
+            "update nodes set connected_at = null where id in (
+               select id from nodes where connected_at is not null and last_seen_at < $1
+               for no key update skip locked)",
+            &[&since],
+        )
+        .await?)
 }
 
 /// The node's session ended.

@@ -47,11 +47,14 @@ impl World {
             (source, "shared-1", "shared", "ax52"),
             (target, "dedicated-1", "dedicated", "shared-cpu-512"),
         ] {
+            // The clock of these tests runs ahead of the database's, and no
+            // agent is there to report.
             client
                 .execute(
                     "insert into nodes (id, name, kind, shape, region, state, tunnel_address,
                                         connected_at, last_seen_at)
-                     values ($1, $2, $3, $4, 'iad', 'active', '10.0.0.1:7403', now(), now())",
+                     values ($1, $2, $3, $4, 'iad', 'active', '10.0.0.1:7403', now(),
+                             now() + interval '30 days')",
                     &[&id.0, &format!("{name}-{id}"), &kind, &shape],
                 )
                 .await
