@@ -21,9 +21,8 @@ const LONGER: &[(&str, &str)] = &[
 ];
 
 /// SQL outside the coordinator's store, each file with the reason.
-const SQL_ELSEWHERE: &[(&str, &str)] = &[
-    ("coordinator/src/moves/request.rs", "locks the tenant in the transaction that asks"),
-];
+const SQL_ELSEWHERE: &[(&str, &str)] =
+    &[("coordinator/src/moves/request.rs", "locks the tenant in the transaction that asks")];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
