@@ -30,7 +30,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     let ended = match played {
         None => Ok(ExitCode::from(130)),
-        Some(Err(error)) => Err(error),
+        Some(Err(error)) => {
+            timeline.text(&format!("the demo failed: {error:#}"));
+            Ok(ExitCode::FAILURE)
+        }
         Some(Ok((fleet, summary))) => {
             summary.show(&timeline);
             let path = PathBuf::from("target/demo/summary.json");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::Value;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use webhost_coordinator::embedded::Options;
 
@@ -60,7 +61,8 @@ pub async fn play(
     nodes.push(NodeSpec::dedicated(DEDICATED));
     let spec = Spec {
         nodes,
-        postgres: Options::durable(),
+        // As on a server that has run for a while, statistics are fresh.
+        postgres: Options::durable().with("autovacuum_naptime", "3s"),
         report_interval_ms: 1000,
         usage_window_s: 15,
         min_gap_s: 5,
@@ -74,8 +76,8 @@ pub async fn play(
     match act(timeline, &fleet, engine).await {
         Ok(summary) => Ok((fleet, summary)),
         Err(error) => {
-            let logs = fleet.casualty().unwrap_or_else(|| fleet.logs(25));
-            Err(error.context(logs))
+            timeline.text(&fleet.casualty().unwrap_or_else(|| fleet.logs(15)));
+            Err(error)
         }
     }
 }
@@ -154,13 +156,25 @@ async fn settle(
     fleet: &Fleet,
 ) -> anyhow::Result<(Vec<Tenant>, BTreeMap<uuid::Uuid, String>)> {
     let tenants: Vec<Tenant> = (0..TENANTS).map(|n| Tenant::numbered(n, VEHICLES)).collect();
+    // All sign up at once, as after a campaign; then each is set up.
+    let mut signups = JoinSet::new();
+    for tenant in tenants.clone() {
+        let api = fleet.api.clone();
+        signups.spawn(async move { town::sign_up(&api, &tenant, "hobby").await });
+    }
+    while let Some(answer) = signups.join_next().await {
+        answer??;
+    }
     let mut homes = BTreeMap::new();
     let mut per_node: BTreeMap<String, usize> = BTreeMap::new();
+    let places = fleet.places();
     for tenant in &tenants {
-        let node = town::move_in(fleet, tenant, "hobby").await?;
+        let node = town::placed(&fleet.api, tenant.id).await?;
+        let app = places.get(&node).with_context(|| format!("no application on {node}"))?;
+        town::set_up(app, tenant, "hobby").await?;
         *per_node.entry(node.clone()).or_default() += 1;
         homes.insert(tenant.id, node);
-        timeline.progress("coordinator", &format!("{} tenants signed up", homes.len()));
+        timeline.progress("coordinator", &format!("{} tenants placed", homes.len()));
     }
     let spread: Vec<String> =
         per_node.iter().map(|(node, count)| format!("{count} on {node}")).collect();

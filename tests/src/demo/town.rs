@@ -87,12 +87,14 @@ pub async fn sign_up(api: &Api, tenant: &Tenant, plan: &str) -> anyhow::Result<V
     api.post("/api/tenants", &body).await
 }
 
-/// Waits until the tenant has a place; answers the node's name.
+/// Waits until the tenant has a place; answers the node's name. A tenant
+/// without one waits at the coordinator, which tries again: all our nodes are
+/// one machine, and when that is busy with something else, none has room.
 ///
 /// # Errors
 /// When none is found in time.
 pub async fn placed(api: &Api, tenant: Uuid) -> anyhow::Result<String> {
-    wait_for("a place", PATIENCE, async || {
+    wait_for("a place", PATIENCE * 2, async || {
         let place = api.get(&format!("/api/tenants/{tenant}/place")).await?;
         Ok(place["node"].as_str().map(str::to_owned))
     })

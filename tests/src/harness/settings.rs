@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 /// A node's capacity is the smaller of its shape and what its agent measures,
 /// and all nodes of a fleet here share one small machine: tenants that aren't
-/// measured yet are charged with less than a server's averages.
-const SMALL_TENANTS: &str = "[catalog.averages]\ncpu_millicores = 5\nmemory_mb = 50\n\
+/// measured yet are charged with less than a server's averages, and a node is
+/// filled further, because each of them measures what all of them use.
+const SMALL_TENANTS: &str = "[catalog.thresholds]\nplace_limit = 0.98\nact_limit = 0.99\n\
+     [catalog.averages]\ncpu_millicores = 5\nmemory_mb = 50\n\
      disk_mb = 50\ndb_connections_milli = 200\ngps_points_per_kilosecond = 2000\n";
 
 /// How the coordinator of a fleet runs.
