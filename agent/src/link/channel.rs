@@ -13,7 +13,7 @@ use tower::service_fn;
 ///
 /// # Errors
 /// When the other end doesn't speak HTTP/2.
-pub(crate) async fn over<S>(stream: S) -> Result<Channel, tonic::transport::Error>
+pub async fn over<S>(stream: S) -> Result<Channel, tonic::transport::Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

@@ -28,7 +28,7 @@ pub mod backoff;
 
 pub mod status;
 
-pub(crate) mod channel;
+pub mod channel;
 
 mod session;
 

@@ -1,1 +1,191 @@
+use super::*;
 
+const MAX_TENANTS: usize = 10;
+
+fn tenants(count: u8) -> wire::TenantDictionary {
+    let tenants = (0..count)
+        .map(|id| wire::DictionaryTenant { tenant_id: vec![id; 16], slug: format!("t{id}") })
+        .collect();
+    wire::TenantDictionary { version: 3, tenants }
+}
+
+fn column(present: &[u8], values: &[u64]) -> wire::Column {
+    wire::Column {
+        metric: Metric::ApiCalls.into(),
+        basis: Basis::Measured.into(),
+        present: present.to_vec(),
+        values: values.to_vec(),
+        bound: 0,
+    }
+}
+
+fn source(name: &str) -> wire::SourceHealth {
+    wire::SourceHealth {
+        source: name.into(),
+        state: SourceState::Ok.into(),
+        message: String::new(),
+    }
+}
+
+/// A report about nine tenants that nothing is wrong with.
+fn sound() -> wire::Report {
+    wire::Report {
+        epoch: 1,
+        sequence: 1,
+        collected_at_us: 1,
+        interval_ms: 1,
+        dictionary_version: 3,
+        dictionary: Some(tenants(9)),
+        host: Some(wire::HostSample::default()),
+        columns: vec![column(&[0b1000_0001, 1], &[1, 2, 3])],
+        sources: vec![source("host")],
+    }
+}
+
+fn check(report: &wire::Report) -> Result<Verdict, String> {
+    validate_report(report, MAX_TENANTS, None)
+}
+
+#[test]
+fn a_sound_report_passes_and_its_dictionary_is_held() {
+    let held = Held { version: 3, tenants: 9 };
+    assert_eq!(check(&sound()), Ok(Verdict::Apply(held)));
+    let bare = wire::Report { dictionary: None, ..sound() };
+    assert_eq!(validate_report(&bare, MAX_TENANTS, Some(held)), Ok(Verdict::Apply(held)));
+}
+
+#[test]
+fn a_dictionary_that_is_not_held_is_asked_for() {
+    let bare = wire::Report { dictionary: None, ..sound() };
+    let other = Held { version: 2, tenants: 9 };
+    for held in [None, Some(other)] {
+        assert_eq!(validate_report(&bare, MAX_TENANTS, held), Ok(Verdict::NeedDictionary));
+    }
+}
+
+/// Each bound, at the limit and one beyond.
+#[test]
+fn every_bound_holds_where_it_says() {
+    let with = |change: fn(&mut wire::Report)| {
+        let mut report = sound();
+        change(&mut report);
+        report
+    };
+    let cases: Vec<(&str, wire::Report, Option<&str>)> = vec![
+        ("epoch 0", with(|r| r.epoch = 0), Some("report.epoch")),
+        ("epoch", with(|r| r.epoch = i64::MAX as u64), None),
+        ("epoch +1", with(|r| r.epoch = i64::MAX as u64 + 1), Some("report.epoch")),
+        ("sequence 0", with(|r| r.sequence = 0), Some("report.sequence")),
+        ("sequence +1", with(|r| r.sequence = 1 << 63), Some("report.sequence")),
+        ("no time", with(|r| r.collected_at_us = 0), Some("collected_at_us")),
+        ("before 1970", with(|r| r.collected_at_us = -1), Some("collected_at_us")),
+        ("no interval", with(|r| r.interval_ms = 0), Some("interval_ms")),
+        ("a day", with(|r| r.interval_ms = MAX_INTERVAL_MS), None),
+        ("a day +1", with(|r| r.interval_ms = MAX_INTERVAL_MS + 1), Some("interval_ms")),
+        ("no host", with(|r| r.host = None), Some("report.host")),
+        (
+            "host beyond",
+            with(|r| {
+                r.host = Some(wire::HostSample { uptime_s: MAX_VALUE + 1, ..Default::default() });
+            }),
+            Some("report.host"),
+        ),
+        (
+            "tenants at the limit",
+            with(|r| {
+                r.dictionary = Some(tenants(10));
+                r.columns = vec![column(&[], &[1; 10])];
+            }),
+            None,
+        ),
+        ("tenants +1", with(|r| r.dictionary = Some(tenants(11))), Some("11 tenants")),
+        (
+            "a tenant twice",
+            with(|r| {
+                let dictionary = r.dictionary.as_mut().expect("one");
+                dictionary.tenants[1] = dictionary.tenants[0].clone();
+            }),
+            Some("twice"),
+        ),
+        (
+            "an id of 15 bytes",
+            with(|r| r.dictionary.as_mut().expect("one").tenants[0].tenant_id.truncate(15)),
+            Some("tenant_id"),
+        ),
+        (
+            "a long slug",
+            with(|r| r.dictionary.as_mut().expect("one").tenants[0].slug = "x".repeat(129)),
+            Some("slug"),
+        ),
+        ("another version", with(|r| r.dictionary_version = 4), Some("another version")),
+        ("metric 0", with(|r| r.columns[0].metric = 0), Some("metric 0")),
+        ("metric 99", with(|r| r.columns[0].metric = 99), Some("metric 99")),
+        ("basis 0", with(|r| r.columns[0].basis = 0), Some("basis 0")),
+        ("basis 9", with(|r| r.columns[0].basis = 9), Some("basis 9")),
+        ("a bound", with(|r| r.columns[0].bound = 1), Some("bound")),
+        ("a column twice", with(|r| r.columns.push(r.columns[0].clone())), Some("twice")),
+        (
+            "columns +1",
+            with(|r| r.columns = vec![wire::Column::default(); MAX_COLUMNS + 1]),
+            Some("129 columns"),
+        ),
+        ("a short bitmap", with(|r| r.columns[0].present.truncate(1)), Some("bitmap")),
+        ("a long bitmap", with(|r| r.columns[0].present.push(0)), Some("bitmap")),
+        ("a bit beyond", with(|r| r.columns[0].present[1] = 0b11), Some("beyond the dictionary")),
+        ("a value too few", with(|r| r.columns[0].values.truncate(2)), Some("2 values where 3")),
+        ("a value too many", with(|r| r.columns[0].values.push(1)), Some("4 values where 3")),
+        ("all, but fewer", with(|r| r.columns[0].present.clear()), Some("3 values where 9")),
+        ("a value at the limit", with(|r| r.columns[0].values[0] = MAX_VALUE), None),
+        ("a value +1", with(|r| r.columns[0].values[0] = MAX_VALUE + 1), Some("beyond")),
+        (
+            "sources at the limit",
+            with(|r| r.sources = (0..16).map(|n| source(&n.to_string())).collect()),
+            None,
+        ),
+        (
+            "sources +1",
+            with(|r| r.sources = (0..17).map(|n| source(&n.to_string())).collect()),
+            Some("17 sources"),
+        ),
+        ("a source twice", with(|r| r.sources.push(source("host"))), Some("twice")),
+        ("a nameless source", with(|r| r.sources[0].source.clear()), Some("name")),
+        ("a long message", with(|r| r.sources[0].message = "x".repeat(1025)), Some("message")),
+        ("a source's state", with(|r| r.sources[0].state = 0), Some("state 0")),
+    ];
+    for (what, report, expected) in cases {
+        match (check(&report), expected) {
+            (Ok(_), None) => {}
+            (Err(text), Some(part)) => assert!(text.contains(part), "{what}: {text}"),
+            (outcome, expected) => panic!("{what}: {outcome:?} instead of {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn buckets_may_differ_by_their_bound() {
+    let bucket = |bound| wire::Column {
+        metric: Metric::RequestDurationBucket.into(),
+        bound,
+        ..column(&[], &[1; 9])
+    };
+    let columns = vec![bucket(50_000), bucket(u64::MAX)];
+    assert!(check(&wire::Report { columns, ..sound() }).is_ok());
+    let columns = vec![bucket(50_000), bucket(50_000)];
+    assert!(check(&wire::Report { columns, ..sound() }).is_err());
+}
+
+#[test]
+fn a_hello_is_bounded() {
+    let hello = || wire::Hello { protocol_version: PROTOCOL_VERSION, ..wire::Hello::default() };
+    assert_eq!(validate_hello(&hello()), Ok(()));
+    for (what, wrong) in [
+        ("version", wire::Hello { protocol_version: 0, ..hello() }),
+        ("agent_version", wire::Hello { agent_version: "x".repeat(65), ..hello() }),
+        ("boot_id", wire::Hello { boot_id: "a\nb".into(), ..hello() }),
+        ("tunnel_address", wire::Hello { tunnel_address: "x".repeat(262), ..hello() }),
+        ("capabilities", wire::Hello { capabilities: vec![String::new(); 17], ..hello() }),
+    ] {
+        let text = validate_hello(&wrong).expect_err(what);
+        assert!(text.contains(what), "{what}: {text}");
+    }
+}
