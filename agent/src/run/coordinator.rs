@@ -100,7 +100,8 @@ fn facts(config: &Config) -> HelloFacts {
         boot_id: boot_id(),
         capabilities: capabilities
             .into_iter()
-            .filter_map(|(name, has)| has.then(|| name.to_owned()))
+            .filter(|(_, has)| *has)
+            .map(|(name, _)| name.to_owned())
             .collect(),
         capacity: wire::Capacity::default(),
         tunnel_address: tunnel.map_or_else(String::new, |tunnel| {
