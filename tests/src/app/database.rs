@@ -111,6 +111,31 @@ impl Database {
         Ok(Self { pool })
     }
 
+    /// Opens every connection of the pool and has it run each frequent
+    /// statement once, as a pool that connects at the start does: a node that
+    /// waits for its tenant is not to begin with cold connections.
+    ///
+    /// # Errors
+    /// When the database doesn't take them.
+    pub async fn warm(&self) -> Result<(), Refused> {
+        let mut open = Vec::new();
+        for _ in 0..self.pool.status().max_size {
+            let client = self.pool.get().await?;
+            client.batch_execute("select st_setsrid(st_makepoint(0, 0), 4326)").await?;
+            let statement = client.prepare_cached(INSERT_POINTS).await?;
+            let (ids, times) = (Vec::<Uuid>::new(), Vec::<jiff::Timestamp>::new());
+            let (floats, reals) = (Vec::<f64>::new(), Vec::<f32>::new());
+            client
+                .execute(
+                    &statement,
+                    &[&Uuid::nil(), &ids, &ids, &times, &floats, &floats, &reals, &reals],
+                )
+                .await?;
+            open.push(client);
+        }
+        Ok(())
+    }
+
     /// When it returns, every one of `points` is durable, by this call or by
     /// an earlier one with the same ids.
     ///

@@ -35,13 +35,14 @@ pub struct Config {
 /// Serves until `shutdown`; requests that run then are let to their end.
 ///
 /// # Errors
-/// When the pool can't be built or the listener fails.
+/// When the pool can't be built or connected, or the listener fails.
 pub async fn run(
     config: Config,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let database = database::Database::new(&config.socket_dir, config.pool)?;
+    database.warm().await?;
     let router = http::router(http::Shared::new(database));
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
     Ok(())
