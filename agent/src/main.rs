@@ -97,7 +97,7 @@ fn main() -> ExitCode {
 }
 
 fn run(path: &Path) -> anyhow::Result<ExitCode> {
-    log();
+    log()?;
     let config = Config::load(path)?;
     block_on(async {
         let stop = CancellationToken::new();
@@ -143,7 +143,7 @@ fn status(path: &Path, socket: Option<PathBuf>, options: cli::Options) -> anyhow
 
 /// Orders come on standard input, answers go to standard output.
 fn mover() -> anyhow::Result<ExitCode> {
-    log();
+    log()?;
     block_on(async { Ok(webhost_agent::mover::child::main().await?) })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -165,12 +165,15 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 }
 
 /// To standard error; journald adds the time by itself.
-fn log() {
+fn log() -> anyhow::Result<()> {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
 
-    let filter =
-        EnvFilter::try_from_env("WEBHOST_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = match std::env::var("WEBHOST_AGENT_LOG") {
+        Ok(text) => EnvFilter::try_new(&text)
+            .with_context(|| format!("WEBHOST_AGENT_LOG: {text:?} is not a filter, as \"info\""))?,
+        Err(_) => EnvFilter::new("info"),
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -180,4 +183,5 @@ fn log() {
     } else {
         builder.init();
     }
+    Ok(())
 }
