@@ -12,6 +12,8 @@
 //! that the coordinator must see. Where a database is configured, nobody is
 //! named before it has answered once: only the fence knows who moved.
 
+mod health;
+
 #[cfg(test)]
 mod tests;
 
@@ -29,17 +31,14 @@ use super::container::ContainersReading;
 use super::host::HostReading;
 use super::postgres::PostgresReading;
 use super::shared::SharedReading;
-use super::source::{Health, Published};
+use super::source::Published;
 use crate::config::SplitBy;
 use crate::link::report::CollectedReport;
+use health::{MAX_SLUG_BYTES, healths, shortened};
 
 /// How long an application's tenant without a row is reported after its last
 /// activity.
 const LINGER: Duration = Duration::from_secs(600);
-
-/// What the coordinator takes of a source's words, and of a slug.
-const MAX_MESSAGE_BYTES: usize = 1_000;
-const MAX_SLUG_BYTES: usize = 128;
 
 /// What the sources have published.
 pub struct Sources<'a> {
@@ -396,34 +395,4 @@ impl Reported {
         }
         (result, active)
     }
-}
-
-/// The beginning of `text`, cut between two letters.
-fn shortened(text: &str, bytes: usize) -> String {
-    let mut end = text.len().min(bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or("").to_owned()
-}
-
-fn healths(sources: &Sources<'_>) -> Vec<wire::SourceHealth> {
-    [
-        ("host", &sources.host.health),
-        ("containers", &sources.containers.health),
-        ("postgres", &sources.postgres.health),
-        ("app", &sources.app.health),
-        ("attribution", &sources.shared.health),
-    ]
-    .into_iter()
-    .map(|(source, health)| {
-        let (state, message) = match health {
-            Health::Ok => (wire::SourceState::Ok, ""),
-            Health::Degraded(why) => (wire::SourceState::Degraded, why.as_str()),
-            Health::Off(why) => (wire::SourceState::Off, why.as_str()),
-        };
-        let message = shortened(message, MAX_MESSAGE_BYTES);
-        wire::SourceHealth { source: source.into(), state: state.into(), message }
-    })
-    .collect()
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::collect::container::ContainerTenant;
 use crate::collect::postgres::{Connections, DbTenant};
 use crate::collect::proc::Use;
+use crate::collect::source::Health;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
