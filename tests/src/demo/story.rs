@@ -24,6 +24,8 @@ use crate::load::device::Load;
 use crate::load::pause::pause;
 
 const TENANTS: usize = 40;
+/// Slots of a shared node: so few that the tenants need both.
+const SLOTS: u32 = 24;
 /// Vehicles of each tenant at its signup.
 const VEHICLES: usize = 3;
 /// A position from each of their vehicles, this often.
@@ -66,6 +68,7 @@ pub async fn play(
         report_interval_ms: 1000,
         usage_window_s: 15,
         min_gap_s: 5,
+        max_customers: SLOTS,
         log: "info",
     };
     let fleet = Fleet::start(spec).await?;
@@ -208,6 +211,7 @@ async fn contain(
         let appetite = Appetite { memory_mb, busy_ms: 2 };
         engine.run_tenant(tenant.id, &tenant.slug, appetite).await?;
     }
+    anyhow::ensure!(!own.is_empty(), "no tenant on {} to give a container to", SHARED[0]);
     timeline.say(SHARED[0], &format!("{} tenants run in containers of their own", own.len()));
     Ok(own.len())
 }

@@ -71,6 +71,8 @@ pub struct Spec {
     pub report_interval_ms: u32,
     pub usage_window_s: u64,
     pub min_gap_s: u64,
+    /// The most tenants of a shared node, as `MAX_CUSTOMERS`.
+    pub max_customers: u32,
     /// Filters of the logs, as `RUST_LOG`.
     pub log: &'static str,
 }
@@ -94,6 +96,7 @@ pub struct Fleet {
     pub addresses: CoordinatorSettings,
     coordinator: Option<Process>,
     coordinator_config: PathBuf,
+    max_customers: u32,
     log: &'static str,
     dir: TempDir,
 }
@@ -127,6 +130,7 @@ impl Fleet {
             addresses,
             coordinator: None,
             coordinator_config,
+            max_customers: spec.max_customers,
             log: spec.log,
             dir,
         };
@@ -191,7 +195,10 @@ impl Fleet {
             "coordinator",
             &program("webhost-coordinator")?,
             &arguments,
-            &[("WEBHOST_COORDINATOR_LOG".into(), self.log.into())],
+            &[
+                ("WEBHOST_COORDINATOR_LOG".into(), self.log.into()),
+                ("MAX_CUSTOMERS".into(), self.max_customers.to_string()),
+            ],
             &self.dir.path().join("coordinator.log"),
         )?;
         let api = self.api.clone();

@@ -65,6 +65,7 @@ impl Scene {
             report_interval_ms: 500,
             usage_window_s: 10,
             min_gap_s: 1,
+            max_customers: 150,
             log: "info",
         };
         let fleet = Fleet::start(spec).await.expect("a fleet");
