@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio_postgres::GenericClient;
 use uuid::Uuid;
-use webhost_proto::ids::{Epoch, MoveId, NodeId, TenantId};
+use webhost_proto::ids::{MoveId, NodeId, TenantId};
 
 use super::durable::{Durable, Stopped, Wanted};
 use super::state::{Ending, State, Step};
@@ -131,28 +131,18 @@ pub async fn request_in(
     if !matches!(new.mode.as_str(), "multi_tenant" | "single_tenant") {
         return Err(MoveRefused::UnknownMode(new.mode));
     }
-    let found = tx
-        .query_opt(
-            "select t.state, t.epoch, p.node_id, p.mode from tenants t
-             left join placements p on p.tenant_id = t.id and p.state = 'active'
-             where t.id = $1 for update of t",
-            &[&new.tenant.0],
-        )
-        .await?;
-    let Some(found) = found else { return Err(MoveRefused::UnknownTenant(new.tenant)) };
+    let Some(standing) = moves::standing(tx, new.tenant).await? else {
+        return Err(MoveRefused::UnknownTenant(new.tenant));
+    };
     if let Some(open) = moves::open_of(tx, new.tenant).await? {
         return Err(MoveRefused::AlreadyMoving { tenant: new.tenant, open });
     }
-    let state: String = found.try_get(0)?;
-    let home: Option<Uuid> = found.try_get(2)?;
-    let (Some(source), "active") = (home, state.as_str()) else {
-        return Err(MoveRefused::NotActive { tenant: new.tenant, state });
+    let (Some((source, from_mode)), "active") = (standing.home, standing.state.as_str()) else {
+        return Err(MoveRefused::NotActive { tenant: new.tenant, state: standing.state });
     };
-    let source = NodeId(source);
     if new.target == Some(source) {
         return Err(MoveRefused::SameNode(new.tenant));
     }
-    let from_mode: String = found.try_get(3)?;
     let (state, approved_by, message) = match &new.approval {
         Approval::Given { by } => {
             (State::WaitingForNode, Some(by.clone()), format!("approved by {by}: {}", new.reason))
@@ -171,7 +161,7 @@ pub async fn request_in(
         reason: new.reason,
         requested_by: new.requested_by,
         state,
-        epoch: Epoch(found.try_get::<_, i64>(1)?.unsigned_abs()),
+        epoch: standing.epoch,
         approved_at: approved_by.as_ref().map(|_| now),
         approved_by,
         durable: Durable::new(Wanted {

@@ -7,12 +7,21 @@
 //! **Invariant:** every change of state is one transaction with its event,
 //! its audit row, the outgoing command and the placements that it changes.
 
+mod books;
+mod commands;
+mod history;
+
+pub use books::{
+    Standing, release_incoming, reserve_incoming, standing, still_at_source, switch_placements,
+};
+pub use commands::{Open, Sent, of_command, open, settle_commands};
+pub use history::{Event, audit, event, events};
+
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::Value;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
-use webhost_proto::ids::{CommandId, Epoch, MoveId, NodeId, TenantId};
+use webhost_proto::ids::{Epoch, MoveId, NodeId, TenantId};
 
 use super::StoreError;
 use crate::moves::durable::Durable;
@@ -59,6 +68,24 @@ pub struct Move {
     pub updated_at: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+}
+
+impl Move {
+    /// The same move, one revision later and updated at `now`.
+    pub fn revised(&self, now: Timestamp) -> Self {
+        let mut next = self.clone();
+        next.durable.revision += 1;
+        next.updated_at = now;
+        next
+    }
+
+    /// How it ended.
+    pub const fn ending(&self) -> Option<Ending> {
+        match self.state {
+            State::Ended(ending) => Some(ending),
+            _ => None,
+        }
+    }
 }
 
 const COLUMNS: &str = "m.id, m.tenant_id, m.kind, m.source_node_id, m.target_node_id, \
@@ -136,56 +163,12 @@ pub async fn insert(client: &impl GenericClient, new: &Move) -> Result<bool, Sto
     Ok(written == 1)
 }
 
-/// What the command that a step waits for has come to.
-#[derive(Clone, Debug)]
-pub struct Sent {
-    /// When its time ends.
-    pub expires_at: Timestamp,
-    /// The agent said that it has it.
-    pub accepted: bool,
-    /// The protobuf of the reply that ended it.
-    pub reply: Option<Vec<u8>>,
-}
-
-/// A move that has not ended, with the command that it waits for.
-#[derive(Clone, Debug)]
-pub struct Open {
-    /// Its row.
-    pub row: Move,
-    /// The command; none where none is on its way.
-    pub sent: Option<Sent>,
-}
-
-fn read_open(row: &Row) -> Result<Open, StoreError> {
-    let expires_at: Option<Timestamp> = row.try_get("command_expires_at")?;
-    let sent = match expires_at {
-        None => None,
-        Some(expires_at) => Some(Sent {
-            expires_at,
-            accepted: row.try_get("command_accepted")?,
-            reply: row.try_get("command_reply")?,
-        }),
-    };
-    Ok(Open { row: read(row)?, sent })
-}
-
-const OPEN: &str = "c.expires_at as command_expires_at, \
-     (c.accepted_at is not null) as command_accepted, c.reply as command_reply \
-     from moves m left join commands c on c.id = (m.durable->>'command')::uuid \
-     where m.ended_at is null";
-
 /// The ids of every move that has not ended, oldest first.
 pub async fn open_ids(client: &impl GenericClient) -> Result<Vec<MoveId>, StoreError> {
     let rows = client
         .query("select id from moves where ended_at is null order by created_at, id", &[])
         .await?;
     rows.iter().map(|row| Ok(MoveId(row.try_get(0)?))).collect()
-}
-
-/// One move that has not ended, with its command's answer, as of now.
-pub async fn open(client: &impl GenericClient, id: MoveId) -> Result<Option<Open>, StoreError> {
-    let sql = format!("select {COLUMNS}, {OPEN} and m.id = $1");
-    client.query_opt(&sql, &[&id.0]).await?.as_ref().map(read_open).transpose()
 }
 
 /// One move, ended or not.
@@ -248,76 +231,6 @@ pub async fn list(
     rows.iter().map(read).collect()
 }
 
-/// One line of a move's history.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Event {
-    /// When.
-    #[schema(value_type = String)]
-    pub at: Timestamp,
-    /// The move's state from here on.
-    pub state: String,
-    /// What happened.
-    pub message: String,
-    /// Figures.
-    #[schema(value_type = Object)]
-    pub detail: Value,
-}
-
-/// A move's history, oldest first.
-pub async fn events(client: &impl GenericClient, id: MoveId) -> Result<Vec<Event>, StoreError> {
-    let rows = client
-        .query(
-            "select at, state, message, detail from move_events where move_id = $1 order by id",
-            &[&id.0],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Event {
-                at: row.try_get(0)?,
-                state: row.try_get(1)?,
-                message: row.try_get(2)?,
-                detail: row.try_get(3)?,
-            })
-        })
-        .collect()
-}
-
-/// Writes one line of a move's history.
-pub async fn event(
-    client: &impl GenericClient,
-    id: MoveId,
-    event: &Event,
-) -> Result<(), StoreError> {
-    client
-        .execute(
-            "insert into move_events (move_id, at, state, message, detail)
-             values ($1, $2, $3, $4, $5)",
-            &[&id.0, &event.at, &event.state, &event.message, &event.detail],
-        )
-        .await?;
-    Ok(())
-}
-
-/// Writes one audit row about a move.
-pub async fn audit(
-    client: &impl GenericClient,
-    actor: &str,
-    action: &str,
-    row: &Move,
-    message: &str,
-) -> Result<(), StoreError> {
-    let detail = serde_json::json!({ "tenant_id": row.tenant, "message": message });
-    client
-        .execute(
-            "insert into audit (actor, action, subject, subject_id, detail)
-             values ($1, $2, 'move', $3, $4)",
-            &[&actor, &action, &row.id.to_string(), &detail],
-        )
-        .await?;
-    Ok(())
-}
-
 /// Writes `to` over the row that `from` was read from; false, and nothing
 /// written, when the row is no longer in that state, epoch and revision.
 /// `to.durable.revision` must be larger than `from`'s.
@@ -365,131 +278,4 @@ pub async fn progress(
         )
         .await?;
     Ok(())
-}
-
-/// The move that a command to `node` belongs to.
-pub async fn of_command(
-    client: &impl GenericClient,
-    node: NodeId,
-    command: CommandId,
-) -> Result<Option<MoveId>, StoreError> {
-    let row = client
-        .query_opt(
-            "select move_id from commands where id = $1 and node_id = $2 and move_id is not null",
-            &[&command.0, &node.0],
-        )
-        .await?;
-    row.map(|row| Ok(MoveId(row.try_get(0)?))).transpose()
-}
-
-/// Afterwards no command of the move is on its way any more, and none holds
-/// the ticket: a step's command carries it, so the bodies are wiped.
-pub async fn settle_commands(client: &impl GenericClient, id: MoveId) -> Result<(), StoreError> {
-    client
-        .execute(
-            "update commands set body = '', replied_at = coalesce(replied_at, now())
-             where move_id = $1 and (replied_at is null or body <> '')",
-            &[&id.0],
-        )
-        .await?;
-    Ok(())
-}
-
-/// Promises the target to the tenant. The caller holds the target's node lock
-/// and has checked its capacity.
-pub async fn reserve_incoming(
-    client: &impl GenericClient,
-    row: &Move,
-    target: NodeId,
-    mode: &str,
-) -> Result<(), StoreError> {
-    client
-        .execute(
-            "insert into placements (tenant_id, node_id, mode, state, epoch)
-             values ($1, $2, $3, 'incoming', $4)",
-            &[&row.tenant.0, &target.0, &mode, &epoch_sql(row.epoch.next())],
-        )
-        .await?;
-    Ok(())
-}
-
-/// Ends the promise of the target. Takes the node's lock first, as everybody
-/// does who gives a slot back.
-pub async fn release_incoming(client: &impl GenericClient, row: &Move) -> Result<(), StoreError> {
-    let Some(target) = row.target else { return Ok(()) };
-    client.execute("select 1 from nodes where id = $1 for no key update", &[&target.0]).await?;
-    client
-        .execute(
-            "update placements set state = 'ended', ended_at = now()
-             where tenant_id = $1 and node_id = $2 and state = 'incoming'",
-            &[&row.tenant.0, &target.0],
-        )
-        .await?;
-    Ok(())
-}
-
-/// The books follow the switch: the source's placement is kept, the target's
-/// is active, and the tenant's epoch is the target's. False, when the tenant
-/// is not where the move found it any more; then nothing may be committed.
-pub async fn switch_placements(
-    client: &impl GenericClient,
-    row: &Move,
-    epoch: Epoch,
-) -> Result<bool, StoreError> {
-    let Some(target) = row.target else { return Ok(false) };
-    let tenant = client
-        .execute(
-            "update tenants set epoch = $3, updated_at = now() where id = $1 and epoch = $2",
-            &[&row.tenant.0, &epoch_sql(row.epoch), &epoch_sql(epoch)],
-        )
-        .await?;
-    // First the old home: a tenant has one at a time, says a unique index.
-    let kept = client
-        .execute(
-            "update placements set state = 'kept'
-             where tenant_id = $1 and node_id = $2 and state = 'active'",
-            &[&row.tenant.0, &row.source.0],
-        )
-        .await?;
-    let active = client
-        .execute(
-            "update placements set state = 'active', epoch = $3, since = now()
-             where tenant_id = $1 and node_id = $2 and state = 'incoming'",
-            &[&row.tenant.0, &target.0, &epoch_sql(epoch)],
-        )
-        .await?;
-    Ok(tenant == 1 && kept == 1 && active == 1)
-}
-
-/// True when the tenant still lives, under the move's epoch, where the move
-/// found it, and is active. Its row is locked until the transaction ends.
-pub async fn still_at_source(client: &impl GenericClient, row: &Move) -> Result<bool, StoreError> {
-    let found = client
-        .query_opt(
-            "select 1 from tenants t join placements p on p.tenant_id = t.id
-             where t.id = $1 and t.epoch = $2 and t.state = 'active'
-               and p.node_id = $3 and p.state = 'active'
-             for update of t",
-            &[&row.tenant.0, &epoch_sql(row.epoch), &row.source.0],
-        )
-        .await?;
-    Ok(found.is_some())
-}
-
-impl Move {
-    /// The same move, one revision later and updated at `now`.
-    pub fn revised(&self, now: Timestamp) -> Self {
-        let mut next = self.clone();
-        next.durable.revision += 1;
-        next.updated_at = now;
-        next
-    }
-
-    /// How it ended.
-    pub const fn ending(&self) -> Option<Ending> {
-        match self.state {
-            State::Ended(ending) => Some(ending),
-            _ => None,
-        }
-    }
 }
