@@ -3,7 +3,24 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A file could not be written or read.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub struct DurableError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// Names the file in an error about it.
+pub(crate) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> DurableError {
+    let path = path.to_path_buf();
+    move |source| DurableError { path, source }
+}
 
 /// Replaces `path` by `bytes`, mode 0600. When it returns, the new content
 /// survives a crash; before, the old one does.
@@ -25,6 +42,49 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&fresh, path)?;
     File::open(dir)?.sync_all()
+}
+
+/// Removes `path` durably; it may be gone already.
+///
+/// # Errors
+/// Of the file system.
+pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => File::open(directory_of(path))?.sync_all(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// [`replace`] by `value` as JSON.
+///
+/// # Errors
+/// [`DurableError`]; the old content is untouched then.
+pub(crate) fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), DurableError> {
+    serde_json::to_vec_pretty(value)
+        .map_err(std::io::Error::other)
+        .and_then(|text| replace(path, &text))
+        .map_err(at(path))
+}
+
+/// All values in `dir`'s `.json` files. One that can't be read is an error: a
+/// move that we forgot would be worse than one that stops us.
+///
+/// # Errors
+/// [`DurableError`], naming the file.
+pub(crate) fn load_all<T: DeserializeOwned>(dir: &Path) -> Result<Vec<T>, DurableError> {
+    let mut values = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let text = std::fs::read(&path).map_err(at(&path))?;
+        let value = serde_json::from_slice(&text)
+            .map_err(|error| at(&path)(std::io::Error::other(error)))?;
+        values.push(value);
+    }
+    Ok(values)
 }
 
 /// Makes a directory and its parents, closed to everybody else.

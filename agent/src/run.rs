@@ -19,9 +19,9 @@ use self::coordinator::Coordinator;
 use crate::collect::collector::Collector;
 use crate::command::JournalError;
 use crate::config::Config;
+use crate::durable::DurableError;
 use crate::identity::{IdentityError, StoredIdentity};
 use crate::link::LinkError;
-use crate::mover::durable::DurableError;
 use crate::status::board::Board;
 use crate::status::socket::{SocketError, StatusSocket};
 

@@ -12,8 +12,8 @@ use tokio_postgres::error::SqlState;
 
 use super::catalog::Table;
 use super::connect::Conn;
-use super::copy;
 use super::error::MoveError;
+use super::fence;
 use super::run::{Pair, Run};
 use super::spec::{Drained, Progress};
 use super::sql;
@@ -170,7 +170,7 @@ impl<'a> Drain<'a> {
                 "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL synchronous_commit = on",
             )
             .await?;
-        copy::standby(self.run, target, "FOR UPDATE").await?;
+        fence::standby(&self.run.spec, target, "FOR UPDATE").await?;
         for (number, group) in &batch.groups {
             self.ready(*number).await?;
             let (Some(sql), Some(Some(apply))) = (self.sql.get(*number), self.apply.get(*number))

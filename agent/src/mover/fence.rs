@@ -6,6 +6,7 @@ use webhost_proto::ids::{Epoch, MoveId, TenantId};
 
 use super::connect::Conn;
 use super::error::MoveError;
+use super::spec::Spec;
 use super::sql::{self, Lock, SCHEMA};
 
 /// A fence row's state.
@@ -81,6 +82,33 @@ pub async fn read(conn: &Conn, tenant: TenantId, lock: bool) -> Result<Option<Fe
             })
         })
         .transpose()
+}
+
+/// Locks the target's fence row, in the transaction that is about to write
+/// rows there, and refuses unless it stands by for this very move.
+///
+/// # Errors
+/// [`MoveError::Refused`].
+pub(super) async fn standby(spec: &Spec, target: &Conn, lock: &str) -> Result<(), MoveError> {
+    let rows = target.query(&standby_query(spec, lock), &[]).await?;
+    if rows.len() == 1 { Ok(()) } else { Err(not_standby(spec)) }
+}
+
+pub(super) fn standby_query(spec: &Spec, lock: &str) -> String {
+    format!(
+        "SELECT epoch FROM {SCHEMA}.fence WHERE customer_id = {} AND move_id = {} \
+         AND state = 'standby' AND epoch = {} {lock}",
+        sql::tenant_literal(spec.tenant),
+        sql::move_literal(spec.move_id),
+        spec.epoch_sql()
+    )
+}
+
+pub(super) fn not_standby(spec: &Spec) -> MoveError {
+    MoveError::refused(format!(
+        "the target does not stand by for move {} of tenant {} at epoch {}; nothing was written there",
+        spec.move_id, spec.tenant, spec.epoch
+    ))
 }
 
 /// When this returns, our schema and its tables exist.

@@ -42,7 +42,6 @@ pub mod connect;
 pub mod copy;
 pub mod cut_over;
 pub mod drain;
-pub mod durable;
 pub mod error;
 pub mod fail;
 pub mod fence;

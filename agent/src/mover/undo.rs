@@ -6,7 +6,6 @@
 
 use super::catalog::Table;
 use super::connect::Conn;
-use super::copy;
 use super::error::MoveError;
 use super::fence;
 use super::finish;
@@ -89,7 +88,7 @@ pub(super) async fn delete_rows(run: &Run, target: &Conn, table: &Table) -> Resu
     loop {
         target.batch("BEGIN; SET LOCAL session_replication_role = replica").await?;
         let outcome = async {
-            copy::standby(run, target, "FOR UPDATE").await?;
+            fence::standby(&run.spec, target, "FOR UPDATE").await?;
             // The outer condition on the tenant is not redundant: in a
             // partitioned table two rows can share a ctid.
             target

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use webhost_proto::ids::MoveId;
 
 use super::{MoveStatus, lock};
-use crate::mover::durable::{self, DurableError};
+use crate::durable::{self, DurableError};
 use crate::mover::spec::{Progress, Spec, Step};
 
 /// One open move: its order, and the step that was last asked for.
@@ -44,7 +44,7 @@ pub(super) struct Records {
 impl Records {
     pub(super) fn load(state_dir: &Path) -> Result<Self, DurableError> {
         let dir = state_dir.join("moves");
-        durable::directory(&dir)?;
+        durable::private_dir(&dir).map_err(durable::at(&dir))?;
         let all = durable::load_all::<Record>(&dir)?
             .into_iter()
             .map(|record| (record.spec.move_id, record))
@@ -76,7 +76,8 @@ impl Records {
     }
 
     pub(super) fn remove(&self, move_id: MoveId) -> Result<(), DurableError> {
-        durable::remove(&self.path(move_id))?;
+        let path = self.path(move_id);
+        durable::remove(&path).map_err(durable::at(&path))?;
         lock(&self.all).remove(&move_id);
         Ok(())
     }

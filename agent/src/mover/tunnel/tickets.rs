@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use webhost_proto::ids::{MoveId, NodeId, TenantId};
 
-use crate::mover::durable::{self, DurableError};
+use crate::durable::{self, DurableError};
 
 /// One move's permission.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ impl Tickets {
     /// [`DurableError`], naming the file.
     pub fn load(state_dir: &Path) -> Result<Self, DurableError> {
         let dir = state_dir.join("tunnels");
-        durable::directory(&dir)?;
+        durable::private_dir(&dir).map_err(durable::at(&dir))?;
         let open = durable::load_all::<Ticket>(&dir)?
             .into_iter()
             .map(|ticket| (ticket.move_id, (ticket, CancellationToken::new())))
@@ -66,7 +66,8 @@ impl Tickets {
         if let Some((_, token)) = self.lock().remove(&move_id) {
             token.cancel();
         }
-        durable::remove(&self.path(move_id))
+        let path = self.path(move_id);
+        durable::remove(&path).map_err(durable::at(&path))
     }
 
     /// Checks what a mover presents; answers what ends its connection. All

@@ -1,0 +1,109 @@
+//! One part, piped from the source to the target, with its line in the ledger.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
+
+use super::meter::Meter;
+use super::parts::Part;
+use crate::mover::catalog::Table;
+use crate::mover::connect::Conn;
+use crate::mover::error::MoveError;
+use crate::mover::fence;
+use crate::mover::run::Run;
+use crate::mover::sql::SCHEMA;
+use crate::mover::statements::TableSql;
+
+/// Bytes that are sent at once.
+const BUFFER: usize = 64 * 1024;
+
+pub(super) async fn copy_part(
+    run: &Run,
+    (source, target): (&Conn, &Conn),
+    tab: i32,
+    table: &Table,
+    part: &Part,
+    begun: bool,
+    meter: &mut Meter<'_>,
+) -> Result<(), MoveError> {
+    let spec = &run.spec;
+    let sql = TableSql::new(table, spec);
+    let columns = table.copied().join(", ");
+    let format = if table.binary() { "binary" } else { "text" };
+    let selected: Vec<String> = table.copied().iter().map(|name| format!("x.{name}")).collect();
+    let from = format!(
+        "COPY (SELECT {} FROM ONLY {} AS x WHERE {}{}) TO STDOUT (FORMAT {format})",
+        selected.join(", "),
+        part.relation,
+        sql.of_tenant("x"),
+        part.filter()
+    );
+    target.batch("BEGIN; SET LOCAL session_replication_role = replica").await?;
+    fence::standby(&run.spec, target, "FOR SHARE").await?;
+    let into = if begun {
+        target
+            .batch(&format!(
+                "CREATE TEMP TABLE webhost_fleet_part ON COMMIT DROP AS SELECT {columns} FROM {} WITH NO DATA",
+                table.name
+            ))
+            .await?;
+        "pg_temp.webhost_fleet_part".to_owned()
+    } else {
+        table.name.clone()
+    };
+
+    let rows_out = source.client().copy_out(&from).await.map_err(|error| source.error(error))?;
+    let sink = target
+        .client()
+        .copy_in::<_, Bytes>(&format!("COPY {into} ({columns}) FROM STDIN (FORMAT {format})"))
+        .await
+        .map_err(|error| target.error(error))?;
+    tokio::pin!(rows_out);
+    tokio::pin!(sink);
+    let mut buffer = BytesMut::with_capacity(BUFFER * 2);
+    let mut bytes = 0_u64;
+    while let Some(row) = rows_out.next().await {
+        let row = row.map_err(|error| source.error(error))?;
+        bytes += row.len() as u64;
+        buffer.extend_from_slice(&row);
+        let pause = meter.row(row.len());
+        if buffer.len() >= BUFFER {
+            let full = std::mem::replace(&mut buffer, BytesMut::with_capacity(BUFFER * 2));
+            sink.send(full.freeze()).await.map_err(|error| target.error(error))?;
+            run.fail.point("mid_copy")?;
+        }
+        if let Some(until) = pause {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+    if !buffer.is_empty() {
+        sink.send(buffer.freeze()).await.map_err(|error| target.error(error))?;
+    }
+    run.fail.point("mid_copy")?;
+    let rows = sink.finish().await.map_err(|error| target.error(error))?;
+    if begun {
+        let key: Vec<&str> = table.key_columns().map(|column| column.name.as_str()).collect();
+        target
+            .batch(&format!(
+                "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} \
+                 FROM pg_temp.webhost_fleet_part ON CONFLICT ({}) DO NOTHING",
+                table.name,
+                key.join(", ")
+            ))
+            .await?;
+    }
+    target
+        .execute(
+            &format!(
+                "insert into {SCHEMA}.copied (move_id, tab, part, rows, bytes) values ($1, $2, $3, $4, $5)"
+            ),
+            &[
+                &spec.move_id.0,
+                &tab,
+                &part.id,
+                &rows.cast_signed(),
+                &bytes.cast_signed(),
+            ],
+        )
+        .await?;
+    target.batch("COMMIT").await
+}

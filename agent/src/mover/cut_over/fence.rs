@@ -1,0 +1,258 @@
+//! The fence, closed and opened: S1, S3 and what comes after them.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join3;
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Row, SimpleQueryMessage, Statement};
+
+use super::activation::batch_of;
+use super::{FENCE_IDLE_TIMEOUT, FENCE_LOCK_TIMEOUT, publication};
+use crate::mover::catalog::Table;
+use crate::mover::error::MoveError;
+use crate::mover::run::{Pair, Run};
+use crate::mover::spec::CutOver;
+use crate::mover::sql::{self, Lock, SCHEMA};
+use crate::mover::statements::{self, Mode, TableSql};
+
+/// More keys than this are not applied inside the fence.
+const MOST_KEYS: usize = 10_000;
+
+pub(super) enum Closed {
+    Switched(CutOver),
+    Blocked,
+    TooMuch(usize),
+}
+
+pub(super) struct Fence<'a> {
+    pub(super) run: &'a Run,
+    pub(super) pair: &'a Pair,
+    pub(super) sql: Vec<TableSql<'a>>,
+    pub(super) look_up: Statement,
+    sequences: Option<Statement>,
+    /// Each sequence, with how it counts.
+    pub(super) increments: BTreeMap<String, i64>,
+}
+
+enum Prepared {
+    Ready(usize),
+    Not(Closed),
+}
+
+impl<'a> Fence<'a> {
+    pub(super) async fn prepare(
+        run: &'a Run,
+        pair: &'a Pair,
+        tables: &'a [Table],
+    ) -> Result<Self, MoveError> {
+        let sql: Vec<TableSql<'a>> =
+            tables.iter().map(|table| TableSql::new(table, &run.spec)).collect();
+        let look_up = pair.source.prepare(&statements::look_up(&run.spec, &sql)).await?;
+        let mut names: Vec<&String> = tables.iter().flat_map(|table| &table.sequences).collect();
+        names.sort();
+        names.dedup();
+        let mut increments = BTreeMap::new();
+        for name in &names {
+            let row = pair
+                .target
+                .one(
+                    "select seqincrement from pg_sequence where seqrelid = $1::text::regclass",
+                    &[*name],
+                )
+                .await?;
+            increments.insert((*name).clone(), row.get(0));
+        }
+        let reads: Vec<String> = names
+            .iter()
+            .map(|name| format!("SELECT {}, last_value FROM {name}", sql::literal(name)))
+            .collect();
+        let sequences = if reads.is_empty() {
+            None
+        } else {
+            Some(pair.source.prepare(&reads.join(" UNION ALL ")).await?)
+        };
+        Ok(Self { run, pair, sql, look_up, sequences, increments })
+    }
+
+    /// Runs the fence's reads once without the fence, so that plans and caches
+    /// are warm when writers wait.
+    pub(super) async fn rehearse(&self) -> Result<(), MoveError> {
+        let source = &self.pair.source;
+        source.client().query(&self.look_up, &[]).await.map_err(|error| source.error(error))?;
+        self.sequence_values().await?;
+        Ok(())
+    }
+
+    pub(super) async fn sequence_values(&self) -> Result<Vec<Row>, MoveError> {
+        let source = &self.pair.source;
+        match &self.sequences {
+            Some(read) => {
+                source.client().query(read, &[]).await.map_err(|error| source.error(error))
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// One attempt. An error before S3 rolls both sides back.
+    pub(super) async fn close(&self) -> Result<Closed, MoveError> {
+        let (source, target) = (&self.pair.source, &self.pair.target);
+        let started = Instant::now();
+        let prepared = self.take_and_prepare().await;
+        let keys = match prepared {
+            Ok(Prepared::Ready(keys)) => keys,
+            Ok(Prepared::Not(closed)) => {
+                self.roll_back().await;
+                return Ok(closed);
+            }
+            Err(error) => {
+                self.roll_back().await;
+                return Err(error);
+            }
+        };
+
+        // S3. An error here leaves it open whether `moved` was committed: both
+        // transactions are let go, and the fence rows are read anew.
+        let s3 =
+            source.client().simple_query(&self.moved()).await.map_err(|error| source.error(error));
+        let changed = match s3 {
+            Ok(messages) => changed_rows(&messages),
+            Err(error) => {
+                self.roll_back().await;
+                return Err(MoveError::Interrupted(format!(
+                    "the commit of 'moved' was not confirmed ({error}); the fence rows decide"
+                )));
+            }
+        };
+        if changed != 1 {
+            self.roll_back().await;
+            return Err(MoveError::Interrupted(format!(
+                "the source's fence row changed {changed} times instead of once; the fence rows decide"
+            )));
+        }
+        self.run.fail.point("after_moved")?;
+        // T4.
+        target.batch("COMMIT").await.map_err(|error| {
+            MoveError::Interrupted(format!("the target's activation was not confirmed: {error}"))
+        })?;
+        self.run.fail.point("before_place")?;
+        // Waiting writers wake up and are told the new place.
+        source.batch(&format!("{}; {}", publication(self.run), self.open())).await.map_err(
+            |error| MoveError::Interrupted(format!("the new place was not published: {error}")),
+        )?;
+        let fence_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.run.fail.point("after_activate")?;
+        Ok(Closed::Switched(CutOver {
+            epoch: self.run.spec.epoch.next(),
+            fence_us,
+            keys_in_fence: keys as u64,
+            activated_at_us: jiff::Timestamp::now().as_microsecond(),
+            recovered: false,
+        }))
+    }
+
+    /// S1 and T2.
+    async fn take_and_prepare(&self) -> Result<Prepared, MoveError> {
+        let (spec, source) = (&self.run.spec, &self.pair.source);
+        let tenant = sql::tenant_literal(spec.tenant);
+        // The statements after the lock have new snapshots: they see what the
+        // last writer committed.
+        let lock = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{FENCE_LOCK_TIMEOUT}'; \
+             SET LOCAL idle_in_transaction_session_timeout = '{FENCE_IDLE_TIMEOUT}'; \
+             SET LOCAL synchronous_commit = on; \
+             SELECT pg_advisory_lock({}); \
+             SELECT 1 FROM {SCHEMA}.fence WHERE customer_id = {tenant} AND state = 'active' \
+               AND epoch = {} AND move_id = {} FOR UPDATE",
+            Lock::Fence(spec.tenant).key(),
+            spec.epoch_sql(),
+            sql::move_literal(spec.move_id),
+        );
+        let (locked, rows, sequences) = join3(
+            source.client().simple_query(&lock),
+            source.client().query(&self.look_up, &[]),
+            self.sequence_values(),
+        )
+        .await;
+        let locked = match locked {
+            Ok(messages) => messages,
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                return Ok(Prepared::Not(Closed::Blocked));
+            }
+            Err(error) => return Err(source.error(error)),
+        };
+        // One row from the lock, one from the fence.
+        let found =
+            locked.iter().filter(|message| matches!(message, SimpleQueryMessage::Row(_))).count();
+        if found != 2 {
+            return Err(MoveError::refused(format!(
+                "the source's fence row is not active for move {} at epoch {}",
+                spec.move_id, spec.epoch
+            )));
+        }
+        let batch = batch_of(&rows.map_err(|error| source.error(error))?);
+        if batch.keys > MOST_KEYS {
+            return Ok(Prepared::Not(Closed::TooMuch(batch.keys)));
+        }
+        let sequences = sequences?;
+        self.run.fail.point("after_take")?;
+        let keys = batch.keys;
+        match self.prepare_target(&batch, &sequences, Mode::Update).await {
+            // A swap of unique values inside the last keys: the next drain
+            // sorts it out.
+            Err(error)
+                if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+                    || error.code() == Some(&SqlState::UNIQUE_VIOLATION) =>
+            {
+                return Ok(Prepared::Not(Closed::Blocked));
+            }
+            outcome => outcome?,
+        }
+        self.run.fail.point("after_prepare")?;
+        Ok(Prepared::Ready(keys))
+    }
+
+    fn moved(&self) -> String {
+        let spec = &self.run.spec;
+        format!(
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET idle_session_timeout = '{FENCE_IDLE_TIMEOUT}'; \
+             UPDATE {SCHEMA}.fence SET state = 'moved', epoch = {next}, place = '', updated_at = clock_timestamp() \
+             WHERE customer_id = {tenant} AND state = 'active' AND epoch = {epoch} AND move_id = {ours}; COMMIT",
+            next = spec.epoch.next().0,
+            tenant = sql::tenant_literal(spec.tenant),
+            epoch = spec.epoch_sql(),
+            ours = sql::move_literal(spec.move_id),
+        )
+    }
+
+    /// Opens the source's fence lock again; harmless where it is not held.
+    fn open(&self) -> String {
+        format!(
+            "SET idle_session_timeout = 0; SELECT pg_advisory_unlock({})",
+            Lock::Fence(self.run.spec.tenant).key()
+        )
+    }
+
+    pub(super) async fn roll_back(&self) {
+        // The source first: its writers wait. A connection that is gone has
+        // rolled back by itself.
+        let open = format!("ROLLBACK; {}", self.open());
+        for (conn, text) in [(&self.pair.source, open.as_str()), (&self.pair.target, "ROLLBACK")] {
+            if let Err(error) = conn.batch(text).await {
+                tracing::debug!(%error, "rollback of a fence");
+            }
+        }
+    }
+}
+
+/// How many rows the string's one UPDATE changed; its other statements, SET
+/// and COMMIT, count none.
+fn changed_rows(messages: &[SimpleQueryMessage]) -> u64 {
+    messages
+        .iter()
+        .map(|message| match message {
+            SimpleQueryMessage::CommandComplete(count) => *count,
+            _ => 0,
+        })
+        .sum()
+}

@@ -1,0 +1,109 @@
+//! The switch: four round trips, one process, one source transaction.
+//!
+//! S1 closes the fence and reads the rest of the log; T2 applies it on the
+//! target, compares it, and prepares `active` in an open transaction; S3
+//! commits `moved` (**the point of no return**); T4 commits the target. Up to
+//! S3 any failure rolls both back and the writers go on.
+//!
+//! The fence's lock belongs to the session, not to the transaction: it is held
+//! past S3 until T4, so that writers who wait at the source are sent to the
+//! target only when it serves them. A frozen mover loses it by the timeouts.
+//! The new place is published after T4 for the same reason: until then the
+//! source's refusal names none, which means "try again here".
+
+mod activation;
+mod fence;
+mod forward;
+
+pub use forward::forward;
+
+use std::time::Duration;
+
+use self::fence::{Closed, Fence};
+use super::catalog::Table;
+use super::drain::Drain;
+use super::error::MoveError;
+use super::guard;
+use super::run::{Pair, Run};
+use super::spec::CutOver;
+use super::sql::{self, Lock, SCHEMA};
+
+/// How long writers may queue behind one attempt to close the fence.
+const FENCE_LOCK_TIMEOUT: &str = "250ms";
+/// A frozen mover gives the tenant back after this.
+const FENCE_IDLE_TIMEOUT: &str = "3s";
+/// Between two attempts writers catch their breath.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Switches the tenant. When this returns well, the target is active.
+///
+/// # Errors
+/// [`MoveError::Blocked`] when the fence could not be closed; any error before
+/// S3 leaves the source active; after it a repetition goes forward.
+pub async fn run(run: &Run, pair: &Pair) -> Result<CutOver, MoveError> {
+    let tables = run.guarded_tables(pair).await?;
+    complete(run, pair, &tables).await?;
+    let mut drain = Drain::prepare(run, pair, &tables).await?;
+    let fence = Fence::prepare(run, pair, &tables).await?;
+    for attempt in 1..=run.tuning.fence_attempts.max(1) {
+        drain.until_short().await?;
+        drain.vacuum().await?;
+        // What came during the vacuum; it also warms both sides' sessions.
+        drain.batch(None).await?;
+        fence.rehearse().await?;
+        match fence.close().await? {
+            Closed::Switched(result) => return Ok(result),
+            Closed::TooMuch(keys) => tracing::info!(keys, "too many keys for the fence"),
+            Closed::Blocked => {
+                tracing::info!(attempt, "the fence could not be closed yet");
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(MoveError::Blocked {
+        what: format!("the cut-over of tenant {}", run.spec.tenant),
+        blockers: guard::blockers(&pair.source, guard::Held::Lock(Lock::Fence(run.spec.tenant)))
+            .await?,
+    })
+}
+
+/// Refuses a cut-over before the copy was completed.
+async fn complete(run: &Run, pair: &Pair, tables: &[Table]) -> Result<(), MoveError> {
+    let closed: i64 = pair
+        .target
+        .one(
+            &format!("select count(*) from {SCHEMA}.copied where move_id = $1 and part = '*'"),
+            &[&run.spec.move_id.0],
+        )
+        .await?
+        .get(0);
+    if usize::try_from(closed).is_ok_and(|closed| closed == tables.len()) {
+        return Ok(());
+    }
+    Err(MoveError::refused(format!(
+        "the copy is not complete ({closed} of {} tables): run the step copy first",
+        tables.len()
+    )))
+}
+
+/// Tells writers at the source where the tenant is served now.
+fn publication(run: &Run) -> String {
+    let spec = &run.spec;
+    format!(
+        "UPDATE {SCHEMA}.fence SET place = {place}, updated_at = clock_timestamp() \
+         WHERE customer_id = {tenant} AND state = 'moved' AND epoch = {next} AND move_id = {ours} \
+           AND place <> {place}",
+        place = sql::literal(&spec.target_place),
+        tenant = sql::tenant_literal(spec.tenant),
+        next = spec.epoch.next().0,
+        ours = sql::move_literal(spec.move_id),
+    )
+}
+
+/// Publishes the new place once more, for a mover that died before it did.
+///
+/// # Errors
+/// What the source said.
+pub(super) async fn publish(run: &Run, pair: &Pair) -> Result<(), MoveError> {
+    pair.source.batch(&publication(run)).await
+}

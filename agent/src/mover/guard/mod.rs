@@ -1,0 +1,178 @@
+//! Guards on both sides, and the key log on the source.
+//!
+//! The fence is the hybrid that was measured: every write of the tenant takes
+//! the fence's advisory lock shared (its queue is fair, so the cut-over is not
+//! starved), then reads the fence row: plainly under READ COMMITTED, where
+//! each query sees the newest state; `FOR SHARE` under the other levels, whose
+//! old snapshot then ends in a serialisation failure instead of a lost write.
+//!
+//! The target's guard is another one. A statement that began there before the
+//! activation has a snapshot without the last rows: an UPDATE would find the
+//! version that the activation replaced, or nothing at all, change no row, and
+//! be acknowledged. So that guard is STABLE, which makes it read the fence row
+//! with the snapshot of the very statement that fired it, and refuses whatever
+//! began too early; where the target serves nobody else, a statement trigger
+//! does the same for statements that find no row.
+//!
+//! A refusal has SQLSTATE `MG001`. Its DETAIL is the place that serves the
+//! tenant now; empty, it means "try again here".
+
+mod patience;
+mod tables;
+mod triggers;
+
+pub(super) use patience::{Held, blockers};
+pub use tables::{check, drop_triggers, stop_logging};
+
+use self::tables::install_triggers;
+use self::triggers::Kind;
+use super::catalog::Table;
+use super::connect::Conn;
+use super::error::MoveError;
+use super::fence;
+use super::run::{Pair, Run};
+use super::spec::Spec;
+use super::sql::{self, SCHEMA};
+use super::statements::TableSql;
+
+/// When this returns, writes of the tenant are guarded on both sides and
+/// logged on the source. Idempotent.
+///
+/// # Errors
+/// [`MoveError::Refused`] where the target holds rows of the tenant that this
+/// move did not write, [`MoveError::Blocked`] when a table stayed locked.
+pub async fn install(run: &Run, pair: &Pair) -> Result<(), MoveError> {
+    let tables = run.discover_both(pair).await?;
+    target(&run.spec, pair, &tables).await?;
+    source(run, &pair.source, &tables).await?;
+    run.fail.point("after_guard")
+}
+
+async fn target(spec: &Spec, pair: &Pair, tables: &[Table]) -> Result<(), MoveError> {
+    let conn = &pair.target;
+    let ours = sql::move_literal(spec.move_id);
+    fence::create_schema(conn).await?;
+    let alone = alone(conn, spec, tables).await?;
+    let set = claim(conn, spec, tables, "standby", "f.state <> 'active'").await?;
+    if !set {
+        return Err(MoveError::refused(format!(
+            "the target's fence row of tenant {} is active or of a later epoch than {}",
+            spec.tenant, spec.epoch
+        )));
+    }
+    install_triggers(conn, spec, tables, Kind::Target { alone }).await?;
+
+    // From here on nobody but a move can write rows of the tenant there. What
+    // is there already must come from this move.
+    let known: bool = conn
+        .one(
+            &format!(
+                "select exists (select 1 from {SCHEMA}.moves where move_id = {ours} and was_empty)"
+            ),
+            &[],
+        )
+        .await?
+        .get(0);
+    if known {
+        return Ok(());
+    }
+    let mut strangers = Vec::new();
+    for table in tables {
+        let sql = TableSql::new(table, spec);
+        let found: bool = conn
+            .one(
+                &format!(
+                    "select exists (select 1 from {} x where {})",
+                    table.name,
+                    sql.of_tenant("x")
+                ),
+                &[],
+            )
+            .await?
+            .get(0);
+        if found {
+            strangers.push(format!(
+                "table {} on the target holds rows of tenant {} that this move did not write",
+                table.name, spec.tenant
+            ));
+        }
+    }
+    if !strangers.is_empty() {
+        return Err(MoveError::Refused(strangers));
+    }
+    conn.batch(&format!("UPDATE {SCHEMA}.moves SET was_empty = true WHERE move_id = {ours}")).await
+}
+
+/// Whether the target serves no other tenant.
+async fn alone(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result<bool, MoveError> {
+    for table in tables {
+        let others: bool = conn
+            .one(
+                &format!(
+                    "select exists (select 1 from {} x where x.{} <> {})",
+                    table.name,
+                    table.tenant,
+                    sql::tenant_literal(spec.tenant)
+                ),
+                &[],
+            )
+            .await?
+            .get(0);
+        if others {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Sets the fence row and writes the move down, in one transaction; false
+/// where a row is there that `unless` and the epoch don't let us take.
+async fn claim(
+    conn: &Conn,
+    spec: &Spec,
+    tables: &[Table],
+    state: &str,
+    takeable: &str,
+) -> Result<bool, MoveError> {
+    let json = serde_json::to_string(tables)
+        .map_err(|error| MoveError::Interrupted(format!("the list of tables: {error}")))?;
+    let (tenant, ours) = (sql::tenant_literal(spec.tenant), sql::move_literal(spec.move_id));
+    let rows = conn
+        .query(
+            &format!(
+                "WITH before AS (SELECT 1 FROM {SCHEMA}.fence WHERE customer_id = {tenant}), \
+                 f AS (INSERT INTO {SCHEMA}.fence AS f (customer_id, state, epoch, move_id) \
+                   VALUES ({tenant}, '{state}', $1, {ours}) \
+                   ON CONFLICT (customer_id) DO UPDATE \
+                   SET state = '{state}', epoch = $1, move_id = {ours}, updated_at = now() \
+                   WHERE {takeable} AND f.epoch <= $1 RETURNING 1), \
+                 m AS (INSERT INTO {SCHEMA}.moves (move_id, customer_id, epoch, tables, had_fence) \
+                   SELECT {ours}, {tenant}, $1, $2, EXISTS (SELECT 1 FROM before) FROM f \
+                   ON CONFLICT (move_id) DO NOTHING) \
+                 SELECT 1 FROM f"
+            ),
+            &[&spec.epoch_sql(), &json],
+        )
+        .await?;
+    Ok(rows.len() == 1)
+}
+
+async fn source(run: &Run, conn: &Conn, tables: &[Table]) -> Result<(), MoveError> {
+    let spec = &run.spec;
+    fence::create_schema(conn).await?;
+    // No index, and no autovacuum that would come at a bad moment: the mover
+    // vacuums it itself.
+    conn.batch(&format!(
+        "CREATE TABLE IF NOT EXISTS {} (tab smallint NOT NULL, k text[] NOT NULL) \
+         WITH (autovacuum_enabled = false)",
+        sql::log_table(spec.move_id)
+    ))
+    .await?;
+    if !claim(conn, spec, tables, "active", "f.state = 'active'").await? {
+        return Err(MoveError::refused(format!(
+            "the source's fence row of tenant {} is not active, or of a later epoch than {}",
+            spec.tenant, spec.epoch
+        )));
+    }
+    install_triggers(conn, spec, tables, Kind::Source).await
+}

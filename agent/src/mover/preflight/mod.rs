@@ -1,0 +1,79 @@
+//! Everything that could stand against a move, found before it starts, and
+//! told together.
+
+mod references;
+mod rows;
+mod servers;
+mod standing;
+
+use std::collections::BTreeSet;
+
+use self::references::references;
+use self::rows::{absent, collisions, ours, row_bytes, tenant_is_here};
+use self::servers::{privileges, transactions, versions};
+use self::standing::standing;
+use super::catalog::{self, Table};
+use super::copy;
+use super::error::MoveError;
+use super::run::{Pair, Run, refusals};
+use super::spec::Preflight;
+use super::statements::TableSql;
+
+/// Reads both sides.
+///
+/// # Errors
+/// [`MoveError::Refused`] with every problem.
+pub async fn check(run: &Run, pair: &Pair) -> Result<Preflight, MoveError> {
+    let (source, target) = (&pair.source, &pair.target);
+    let mut problems = Vec::new();
+    let mut warnings = Vec::new();
+
+    standing(run, pair, &mut problems).await?;
+    versions(pair, &mut problems, &mut warnings).await?;
+    let here = catalog::discover(source, &run.rules).await?;
+    let there = catalog::discover(target, &run.rules).await?;
+    problems.extend(refusals(&here));
+    problems.extend(catalog::differences(&here.tables, &there.tables));
+    let known: BTreeSet<&str> = here.tables.iter().map(|table| table.name.as_str()).collect();
+    for table in there.tables.iter().filter(|table| !known.contains(table.name.as_str())) {
+        warnings.push(format!("table {} exists only on the target", table.name));
+    }
+    let on_both: Vec<&Table> = here
+        .tables
+        .iter()
+        .filter(|table| there.tables.iter().any(|other| other.name == table.name))
+        .collect();
+    privileges(source, &here.tables, &mut problems).await?;
+    let owned: Vec<Table> = on_both.iter().map(|table| (*table).clone()).collect();
+    privileges(target, &owned, &mut problems).await?;
+    transactions(pair, &mut problems, &mut warnings).await?;
+
+    // A schema that differs would only fail in other words below.
+    let comparable = problems.is_empty();
+    let mut rows_estimated = 0;
+    let mut bytes_estimated = 0;
+    let mut verdicts = here.verdicts.clone();
+    for table in &here.tables {
+        let sql = TableSql::new(table, &run.spec);
+        let rows = copy::estimate(source, &sql, &table.name, false).await?;
+        rows_estimated += rows;
+        bytes_estimated += rows.saturating_mul(row_bytes(source, &table.name).await?);
+        for verdict in verdicts.iter_mut().filter(|verdict| verdict.table == table.name) {
+            verdict.rows_estimated = rows;
+        }
+        if comparable {
+            if !ours(run, target).await? {
+                absent(target, &sql, &mut problems).await?;
+            }
+            collisions(run, pair, table, rows, &mut problems).await?;
+        }
+    }
+    if comparable {
+        tenant_is_here(run, source, &here, &mut problems).await?;
+        references(run, pair, &here, &mut problems, &mut warnings).await?;
+    }
+    if !problems.is_empty() {
+        return Err(MoveError::Refused(problems));
+    }
+    Ok(Preflight { tables: verdicts, warnings, rows_estimated, bytes_estimated })
+}

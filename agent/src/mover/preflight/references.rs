@@ -1,0 +1,83 @@
+//! Rows outside the tenant's that its rows point to.
+
+use crate::mover::catalog::Catalog;
+use crate::mover::error::MoveError;
+use crate::mover::run::{Pair, Run};
+use crate::mover::spec::VerdictKind;
+use crate::mover::statements::TableSql;
+
+/// The rows outside the tenant's that its rows point to: missing ones are a
+/// problem, other contents a warning (ages and prices may differ per node).
+pub(super) async fn references(
+    run: &Run,
+    pair: &Pair,
+    here: &Catalog,
+    problems: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Result<(), MoveError> {
+    for table in &here.tables {
+        let sql = TableSql::new(table, &run.spec);
+        for key in table.foreign_keys.iter().filter(|key| here.references.contains(&key.parent)) {
+            let exists: bool =
+                pair.target.one("select to_regclass($1) is not null", &[&key.parent]).await?.get(0);
+            if !exists {
+                problems.push(format!("reference table {} is missing on the target", key.parent));
+                continue;
+            }
+            let join: Vec<String> = key
+                .columns
+                .iter()
+                .zip(&key.parent_columns)
+                .map(|(child, parent)| format!("p.{parent} = x.{child}"))
+                .collect();
+            let shown: Vec<String> =
+                key.parent_columns.iter().map(|column| format!("p.{column}::text")).collect();
+            let rows = pair
+                .source
+                .query(
+                    &format!(
+                        "select distinct concat_ws(',', {}), p::text from {} as x join {} as p on {} \
+                         where {} order by 1 limit 1001",
+                        shown.join(", "),
+                        table.name,
+                        key.parent,
+                        join.join(" and "),
+                        sql.of_tenant("x"),
+                    ),
+                    &[],
+                )
+                .await?;
+            let wanted: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            let found = pair
+                .target
+                .query(
+                    &format!(
+                        "select concat_ws(',', {shown}), p::text from {} as p where concat_ws(',', {shown}) = any($1)",
+                        key.parent,
+                        shown = shown.join(", "),
+                    ),
+                    &[&wanted],
+                )
+                .await?;
+            for row in &rows {
+                let (id, text): (String, String) = (row.get(0), row.get(1));
+                match found.iter().find(|other| other.get::<_, &str>(0) == id) {
+                    None => problems.push(format!(
+                        "{} {id}, which rows of {} point to, is missing on the target",
+                        key.parent, table.name
+                    )),
+                    Some(other) if other.get::<_, &str>(1) != text => warnings.push(format!(
+                        "{} {id}, which rows of {} point to, is not the same on the target",
+                        key.parent, table.name
+                    )),
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    debug_assert!(
+        here.verdicts.iter().all(|verdict| verdict.verdict != VerdictKind::Refuse),
+        "refusals were told before"
+    );
+    Ok(())
+}

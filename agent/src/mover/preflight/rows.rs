@@ -1,0 +1,163 @@
+//! The tenant's rows: on the source, not on the target, and in nobody's way.
+
+use crate::mover::catalog::{self, Catalog, Table};
+use crate::mover::connect::Conn;
+use crate::mover::error::MoveError;
+use crate::mover::fence::{self, State};
+use crate::mover::run::{Pair, Run};
+use crate::mover::sql;
+use crate::mover::statements::TableSql;
+
+/// Rows of a table whose unique values are looked up on the target one by one;
+/// above it a collision is found by the copy itself, which then stops.
+const LOOKED_UP: u64 = 20_000;
+
+pub(super) async fn row_bytes(conn: &Conn, table: &str) -> Result<u64, MoveError> {
+    let row = conn
+        .one(
+            "select coalesce((sum(pg_table_size(c.oid)) / nullif(sum(greatest(c.reltuples, 0)), 0))::int8, 200) \
+             from pg_class c where c.oid = $1::text::regclass \
+             or c.oid in (select relid from pg_partition_tree($1::text::regclass))",
+            &[&table],
+        )
+        .await?;
+    Ok(row.get::<_, i64>(0).clamp(1, 1_000_000).cast_unsigned())
+}
+
+/// Whether the target's rows of the tenant were left by this very move.
+pub(super) async fn ours(run: &Run, target: &Conn) -> Result<bool, MoveError> {
+    let fence = fence::read(target, run.spec.tenant, false).await?;
+    Ok(fence.is_some_and(|fence| {
+        fence.state == State::Standby && fence.move_id == Some(run.spec.move_id)
+    }))
+}
+
+pub(super) async fn absent(
+    target: &Conn,
+    sql: &TableSql<'_>,
+    problems: &mut Vec<String>,
+) -> Result<(), MoveError> {
+    let found: bool = target
+        .one(
+            &format!(
+                "select exists (select 1 from {} x where {})",
+                sql.table.name,
+                sql.of_tenant("x")
+            ),
+            &[],
+        )
+        .await?
+        .get(0);
+    if found {
+        problems.push(format!(
+            "table {} on the target holds rows of the tenant already",
+            sql.table.name
+        ));
+    }
+    Ok(())
+}
+
+/// Values of the tenant's unique keys that another tenant's row on the target
+/// has already.
+pub(super) async fn collisions(
+    run: &Run,
+    pair: &Pair,
+    table: &Table,
+    rows: u64,
+    problems: &mut Vec<String>,
+) -> Result<(), MoveError> {
+    let name = &table.name;
+    let crowded: bool =
+        pair.target.one(&format!("select exists (select 1 from {name})"), &[]).await?.get(0);
+    if rows > LOOKED_UP || !crowded {
+        return Ok(());
+    }
+    let sql = TableSql::new(table, &run.spec);
+    let primary: Vec<String> = table.key_columns().map(|column| column.name.clone()).collect();
+    for unique in std::iter::once(&primary).chain(&table.uniques) {
+        if unique.contains(&table.tenant) && !(unique == &primary && primary.len() == 1) {
+            continue;
+        }
+        let columns: Vec<&catalog::Column> =
+            unique.iter().filter_map(|u| table.columns.iter().find(|c| c.name == *u)).collect();
+        let values: Vec<String> =
+            columns.iter().map(|column| format!("array_agg(x.{}::text)", column.name)).collect();
+        let row = pair
+            .source
+            .one(
+                &format!(
+                    "select {} from (select * from {name} as x where {} limit {LOOKED_UP}) as x",
+                    values.join(", "),
+                    sql.of_tenant("x")
+                ),
+                &[],
+            )
+            .await?;
+        let values: Vec<Option<Vec<Option<String>>>> =
+            (0..columns.len()).map(|at| row.get(at)).collect();
+        let Some(values) = values.into_iter().collect::<Option<Vec<_>>>() else { continue };
+        let params: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
+            values.iter().map(|column| column as _).collect();
+        let args: Vec<String> = (1..=columns.len()).map(|at| format!("${at}::text[]")).collect();
+        let names: Vec<String> = (1..=columns.len()).map(|at| format!("v{at}")).collect();
+        let same: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(at, column)| format!("x.{} = (v.v{})::{}", column.name, at + 1, column.cast))
+            .collect();
+        let hits = pair
+            .target
+            .query(
+                &format!(
+                    "select distinct concat_ws(',', {}) from unnest({}) as v({}) join {name} as x on {} \
+                     where x.{} is distinct from {} limit 3",
+                    names.iter().map(|n| format!("v.{n}")).collect::<Vec<_>>().join(", "),
+                    args.join(", "),
+                    names.join(", "),
+                    same.join(" and "),
+                    table.tenant,
+                    sql::tenant_literal(run.spec.tenant),
+                ),
+                &params,
+            )
+            .await?;
+        for row in &hits {
+            let value: String = row.get(0);
+            problems.push(format!(
+                "{name} ({}) = {value} belongs to another tenant on the target",
+                unique.join(", ")
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn tenant_is_here(
+    run: &Run,
+    source: &Conn,
+    here: &Catalog,
+    problems: &mut Vec<String>,
+) -> Result<(), MoveError> {
+    let own = here.tables.iter().find(|table| table.tenant != sql::ident(catalog::TENANT_COLUMN));
+    if let Some(table) = own {
+        let sql = TableSql::new(table, &run.spec);
+        let found: bool = source
+            .one(
+                &format!(
+                    "select exists (select 1 from {} x where {})",
+                    table.name,
+                    sql.of_tenant("x")
+                ),
+                &[],
+            )
+            .await?
+            .get(0);
+        if !found {
+            problems.push(format!(
+                "tenant {} has no row in {} of the source",
+                run.spec.tenant, table.name
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! How this move, and others of the tenant, stand already.
+
+use crate::mover::error::MoveError;
+use crate::mover::fence;
+use crate::mover::recover::{self, Standing};
+use crate::mover::run::{Pair, Run};
+use crate::mover::sql::SCHEMA;
+
+pub(super) async fn standing(
+    run: &Run,
+    pair: &Pair,
+    problems: &mut Vec<String>,
+) -> Result<(), MoveError> {
+    let source = fence::read(&pair.source, run.spec.tenant, false).await?;
+    let target = fence::read(&pair.target, run.spec.tenant, false).await?;
+    match recover::standing(run.spec.move_id, run.spec.epoch, source, target) {
+        Standing::Before => {}
+        Standing::PastThePoint | Standing::Switched => {
+            problems.push("this move has switched the tenant already".into());
+        }
+        Standing::TwoActive => problems.push(format!(
+            "both databases are active for tenant {}: find out which one its writers use first",
+            run.spec.tenant
+        )),
+        Standing::Stale(why) => problems.push(why.to_owned()),
+    }
+    for conn in [&pair.source, &pair.target] {
+        let exists: bool = conn
+            .one(&format!("select to_regclass('{SCHEMA}.moves') is not null"), &[])
+            .await?
+            .get(0);
+        if !exists {
+            continue;
+        }
+        let others = conn
+            .query(
+                &format!("select move_id::text from {SCHEMA}.moves where customer_id = $1 and move_id <> $2"),
+                &[&run.spec.tenant.0, &run.spec.move_id.0],
+            )
+            .await?;
+        for row in &others {
+            let other: String = row.get(0);
+            problems.push(format!(
+                "the {} has guards of move {other} of the same tenant: finish or undo it first",
+                conn.side()
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! The agent's side of the mover: starts it, restarts it, and remembers.
+//!
+//! Before a child starts, the move's order and step are durable. A child that
+//! dies without an answer is restarted within a second and given its step
+//! again; it reads the fence rows first, so nothing depends on where it died.
+//! After a restart of the agent every move that was left in its cut-over is
+//! recovered at once, without waiting for the coordinator.
+
+mod process;
+mod record;
+mod steps;
+mod tickets;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use webhost_proto::ids::{MoveId, NodeId, TenantId};
+use webhost_proto::wire::{self, command, command_reply};
+
+use self::record::{Record, Records};
+use super::catalog::Rules;
+use super::child::{Line, Login};
+use super::error::Kind;
+use super::spec::{Progress, Spec, Step};
+use super::tunnel::{Tickets, TunnelIdentity};
+use crate::command::Handler;
+use crate::durable::DurableError;
+
+/// Gives the node's current certificate and key; asked before each child, so
+/// that a renewed one is used.
+pub type Identify = Arc<dyn Fn() -> Result<TunnelIdentity, String> + Send + Sync>;
+
+/// How a child reaches the target.
+#[derive(Clone)]
+pub enum Way {
+    Tunnel(Identify),
+    /// For tests, and two databases beside one agent.
+    Direct(Login),
+}
+
+/// What a supervisor needs.
+pub struct Setup {
+    /// This node; a move from elsewhere is refused.
+    pub node: NodeId,
+    pub state_dir: PathBuf,
+    /// The agent's own binary.
+    pub program: PathBuf,
+    /// What comes before the command's words, in tests.
+    pub arguments: Vec<String>,
+    /// For the child alone; the agent's own environment is passed on too.
+    pub environment: Vec<(String, String)>,
+    /// None when this node has no tenants' database, or moves are disabled:
+    /// then every step is refused.
+    pub database: Option<Login>,
+    pub rules: Rules,
+    /// 0 is unlimited; the order can only be slower.
+    pub max_rows_per_second: u64,
+    pub way: Way,
+    /// Where the tunnel listens, for others; none when this node has none.
+    pub tunnel_address: Option<String>,
+    pub tickets: Arc<Tickets>,
+    pub copy_part_pages: Option<u32>,
+    pub shutdown: CancellationToken,
+}
+
+/// A move as the status shows it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct MoveStatus {
+    pub move_id: MoveId,
+    pub tenant: TenantId,
+    pub step: Step,
+    /// "running", "recovering", "waiting" for the next step, or how it failed.
+    pub state: String,
+    pub progress: Progress,
+}
+
+/// Carries out MoveStep, OpenTunnel and CloseTunnel. Cheap to clone.
+#[derive(Clone)]
+pub struct Supervisor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    setup: Setup,
+    records: Records,
+    /// One step of one tenant at a time.
+    locks: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    status: Mutex<HashMap<MoveId, MoveStatus>>,
+}
+
+/// Between two tries to recover a move whose databases can't be reached.
+const RECOVER_AGAIN: Duration = Duration::from_millis(900);
+
+impl Supervisor {
+    /// Reads what an earlier run left in the state directory.
+    ///
+    /// # Errors
+    /// [`DurableError`], naming the file.
+    pub fn load(setup: Setup) -> Result<Self, DurableError> {
+        let records = Records::load(&setup.state_dir)?;
+        let status = records
+            .all()
+            .into_iter()
+            .map(|record| (record.spec.move_id, record.status("waiting")))
+            .collect();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                setup,
+                records,
+                locks: Mutex::default(),
+                status: Mutex::new(status),
+            }),
+        })
+    }
+
+    /// The moves that this node knows of.
+    pub fn status(&self) -> Vec<MoveStatus> {
+        let mut moves: Vec<MoveStatus> = lock(&self.inner.status).values().cloned().collect();
+        moves.sort_by_key(|status| status.move_id);
+        moves
+    }
+
+    /// Recovers every move that an earlier run left in doubt. Returns when
+    /// each is settled, or at shutdown; spawn it beside the rest.
+    pub async fn resume(&self) {
+        let mut doubtful: Vec<Record> = self
+            .inner
+            .records
+            .all()
+            .into_iter()
+            .filter(|record| record.step == Step::CutOver)
+            .collect();
+        while !doubtful.is_empty() && !self.inner.setup.shutdown.is_cancelled() {
+            let mut left = Vec::new();
+            for record in doubtful {
+                // A command of the coordinator may have settled it meanwhile.
+                if self.inner.records.get(record.spec.move_id).is_none_or(|now| now != record) {
+                    continue;
+                }
+                let (silent, _) = watch::channel(None);
+                match self.locked(&record.spec, Step::Recover, &silent).await {
+                    Line::Done(done) => {
+                        tracing::info!(move_id = %record.spec.move_id, ?done, "recovered after a restart");
+                        self.show(&record.spec, Step::CutOver, "waiting");
+                    }
+                    Line::Failed { kind: Kind::Refused, message } => {
+                        tracing::error!(move_id = %record.spec.move_id, %message, "a move can't be recovered");
+                        self.show(&record.spec, Step::CutOver, &message);
+                    }
+                    Line::Failed { message, .. } => {
+                        tracing::warn!(move_id = %record.spec.move_id, %message, "not recovered yet");
+                        self.show(&record.spec, Step::CutOver, &message);
+                        left.push(record);
+                    }
+                    Line::Progress(_) => {}
+                }
+            }
+            doubtful = left;
+            if !doubtful.is_empty() {
+                tokio::select! {
+                    () = tokio::time::sleep(RECOVER_AGAIN) => {}
+                    () = self.inner.setup.shutdown.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    fn show(&self, spec: &Spec, step: Step, state: &str) {
+        let mut all = lock(&self.inner.status);
+        let status = all
+            .entry(spec.move_id)
+            .or_insert_with(|| Record::new(spec.clone(), step).status(state));
+        status.step = step;
+        state.clone_into(&mut status.state);
+    }
+}
+
+#[tonic::async_trait]
+impl Handler for Supervisor {
+    async fn handle(
+        &self,
+        command: command::Kind,
+        progress: watch::Sender<Option<wire::MoveProgress>>,
+    ) -> command_reply::Outcome {
+        match command {
+            command::Kind::MoveStep(order) => self.step(order, progress).await,
+            command::Kind::OpenTunnel(order) => self.open_tunnel(&order),
+            command::Kind::CloseTunnel(order) => self.close_tunnel(&order),
+            command::Kind::ListTenants(_) => {
+                failed(Kind::Refused, "the mover does not list tenants".into())
+            }
+        }
+    }
+}
+
+fn failed(kind: Kind, message: String) -> command_reply::Outcome {
+    command_reply::Outcome::Failed(wire::Failed { kind: kind.to_wire().into(), message })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // No code panics while it holds one of these; a poisoned value is whole.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,172 @@
+//! One step of one move: checked, written down, given to a child, and to the
+//! next child when that one died.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use webhost_proto::wire::{self, command_reply};
+
+use super::record::Record;
+use super::{Supervisor, Way, failed, lock, process};
+use crate::mover::child::{Line, Order, Reach};
+use crate::mover::error::Kind;
+use crate::mover::spec::{Done, Progress, Spec, Step};
+
+/// How long after its death a child is started again; doubled up to the last.
+const RESTART: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(900)];
+/// Deaths in a row without an answer after which the step is given back.
+const DEATHS: usize = 20;
+
+impl Supervisor {
+    pub(super) async fn step(
+        &self,
+        order: wire::MoveStep,
+        progress: watch::Sender<Option<wire::MoveProgress>>,
+    ) -> command_reply::Outcome {
+        let spec = match order.spec.as_ref().map(Spec::from_wire) {
+            Some(Ok(spec)) => spec,
+            Some(Err(error)) => return failed(Kind::Refused, error.to_string()),
+            None => return failed(Kind::Refused, "move step without spec".into()),
+        };
+        let Some(step) = Step::from_wire(order.step()) else {
+            return failed(Kind::Refused, format!("unknown move step {}", order.step));
+        };
+        if let Err(reason) = self.acceptable(&spec) {
+            return failed(Kind::Refused, reason);
+        }
+        let record = Record::new(spec.clone(), step);
+        // A preflight changes nothing and needs no recovery.
+        if step != Step::Preflight
+            && let Err(error) = self.inner.records.put(record)
+        {
+            return failed(Kind::Retry, format!("the move can't be written down: {error}"));
+        }
+        match self.locked(&spec, step, &progress).await {
+            Line::Done(done) => {
+                self.ended(&spec, step, &done);
+                command_reply::Outcome::MoveStepDone(done.to_wire(step))
+            }
+            Line::Failed { kind, message } => {
+                self.show(&spec, step, &message);
+                failed(kind, message)
+            }
+            Line::Progress(_) => failed(Kind::Interrupted, "the mover gave no outcome".into()),
+        }
+    }
+
+    /// Whether this node may carry the order out at all.
+    fn acceptable(&self, spec: &Spec) -> Result<(), String> {
+        if self.inner.setup.database.is_none() {
+            return Err("this node takes no part in moves: it has no [postgres], or [moves] enabled = false".into());
+        }
+        if spec.source_node != self.inner.setup.node {
+            return Err(format!(
+                "the move starts at node {}, this is node {}",
+                spec.source_node, self.inner.setup.node
+            ));
+        }
+        for other in self.inner.records.all() {
+            if other.spec.tenant != spec.tenant {
+                continue;
+            }
+            if other.spec.epoch > spec.epoch {
+                return Err(format!(
+                    "the order is for epoch {} of tenant {}, epoch {} has been seen",
+                    spec.epoch, spec.tenant, other.spec.epoch
+                ));
+            }
+            if other.spec.move_id != spec.move_id {
+                return Err(format!(
+                    "move {} of tenant {} is open here: finish or undo it first",
+                    other.spec.move_id, spec.tenant
+                ));
+            }
+            if other.spec.epoch != spec.epoch || other.spec.target_node != spec.target_node {
+                return Err(format!("move {} began with another epoch or target", spec.move_id));
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&self, spec: &Spec, step: Step, done: &Done) {
+        if matches!(done, Done::Finish | Done::Undo) {
+            // Left behind it would only be recovered once more.
+            if let Err(error) = self.inner.records.remove(spec.move_id) {
+                tracing::warn!(%error, "the record of an ended move stays");
+            }
+            lock(&self.inner.status).remove(&spec.move_id);
+        } else if step != Step::Preflight {
+            self.show(spec, step, "waiting");
+        }
+    }
+
+    /// One step under the tenant's lock, with a new child after each death.
+    pub(super) async fn locked(
+        &self,
+        spec: &Spec,
+        step: Step,
+        progress: &watch::Sender<Option<wire::MoveProgress>>,
+    ) -> Line {
+        let turn = Arc::clone(lock(&self.inner.locks).entry(spec.tenant).or_default());
+        let _turn = turn.lock().await;
+        if step != Step::Preflight {
+            self.show(spec, step, if step == Step::Recover { "recovering" } else { "running" });
+        }
+        let order = match self.order(spec) {
+            Ok(order) => order,
+            Err(message) => return Line::Failed { kind: Kind::Retry, message },
+        };
+        for death in 0..DEATHS {
+            let report = |latest: Progress| {
+                if let Some(status) = lock(&self.inner.status).get_mut(&spec.move_id) {
+                    status.progress = latest.clone();
+                }
+                progress.send_replace(Some(latest.to_wire(step)));
+            };
+            let ended = tokio::select! {
+                ended = process::run(&self.inner.setup, &order, step, report) => ended,
+                () = self.inner.setup.shutdown.cancelled() => return Line::Failed {
+                    kind: Kind::Interrupted,
+                    message: "the agent is stopping; the step resumes when it is back".into(),
+                },
+            };
+            match ended {
+                Ok(line) => return line,
+                Err(reason) => {
+                    tracing::warn!(move_id = %spec.move_id, %step, %reason, "the mover died; starting it again");
+                }
+            }
+            let pause = RESTART.get(death).or(RESTART.last()).copied().unwrap_or_default();
+            tokio::time::sleep(pause).await;
+        }
+        Line::Failed {
+            kind: Kind::Interrupted,
+            message: format!("the mover died {DEATHS} times in step {step}; see the agent's log"),
+        }
+    }
+
+    fn order(&self, spec: &Spec) -> Result<Order, String> {
+        let setup = &self.inner.setup;
+        let source = setup.database.clone().ok_or("this node has no tenants' database")?;
+        let target = match &setup.way {
+            Way::Tunnel(identify) => Reach::Tunnel(identify()?),
+            Way::Direct(login) => Reach::Direct(login.clone()),
+        };
+        let mut spec = spec.clone();
+        let ours = setup.max_rows_per_second;
+        spec.max_rows_per_second = match (spec.max_rows_per_second, ours) {
+            (0, limit) | (limit, 0) => limit,
+            (a, b) => a.min(b),
+        };
+        Ok(Order {
+            spec,
+            rules: setup.rules.clone(),
+            source,
+            target,
+            scratch: self.inner.records.dir().to_path_buf(),
+            copy_part_pages: setup.copy_part_pages,
+        })
+    }
+}
