@@ -93,6 +93,16 @@ pub enum Step {
 }
 
 impl Step {
+    /// Whether the source is active, whatever becomes of this step. Of the
+    /// others the fence rows say it: an undo and a finish may be asked for
+    /// while nobody knows how the cut-over ended.
+    pub fn leaves_the_source_active(self) -> bool {
+        match self {
+            Self::Preflight | Self::Guard | Self::Copy | Self::Drain | Self::Verify => true,
+            Self::CutOver | Self::Finish | Self::Undo | Self::Recover => false,
+        }
+    }
+
     /// The step that a message names; none for an unknown number.
     pub fn from_wire(kind: wire::MoveStepKind) -> Option<Self> {
         Some(match kind {

@@ -140,6 +140,16 @@ async fn killed_in_the_cut_over() {
 /// activates the target by itself. No coordinator says a word.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_comes_back_finishes_what_was_begun() {
+    comes_back(None).await;
+}
+
+/// The same when an undo was asked for meanwhile: it came too late.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_in_the_queue_does_not_hide_a_cut_over() {
+    comes_back(Some(K::Undo)).await;
+}
+
+async fn comes_back(queued: Option<K>) {
     let world = world(schema::WEBHOST, 1_000).await;
     let dir = tempfile::tempdir().expect("a directory");
     let spec = a_move(&world).spec;
@@ -158,7 +168,15 @@ async fn an_agent_that_comes_back_finishes_what_was_begun() {
         // Before the supervisor can start another child.
         dies.cancel();
     };
-    let (outcome, ()) = tokio::join!(answer(&first, &spec, K::CutOver), killed);
+    let behind = async {
+        match queued {
+            Some(step) => Some(answer(&first, &spec, step).await),
+            None => None,
+        }
+    };
+    // Polled in this order: the cut-over runs before the other one comes.
+    let (outcome, behind, ()) = tokio::join!(answer(&first, &spec, K::CutOver), behind, killed);
+    assert!(matches!(behind, None | Some(Outcome::Failed(_))), "{behind:?}");
     assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
     drop(first);
     assert_eq!(states(&world).await, ("moved".into(), "standby".into()));

@@ -3,8 +3,8 @@
 //! Before a child starts, the move's order and step are durable. A child that
 //! dies without an answer is restarted within a second and given its step
 //! again; it reads the fence rows first, so nothing depends on where it died.
-//! After a restart of the agent every move that was left in its cut-over is
-//! recovered at once, without waiting for the coordinator.
+//! After a restart of the agent every move that may be past its point of no
+//! return is recovered at once, without waiting for the coordinator.
 
 mod process;
 mod record;
@@ -132,7 +132,7 @@ impl Supervisor {
             .records
             .all()
             .into_iter()
-            .filter(|record| record.step == Step::CutOver)
+            .filter(|record| !record.step.leaves_the_source_active())
             .collect();
         while !doubtful.is_empty() && !self.inner.setup.shutdown.is_cancelled() {
             let mut left = Vec::new();
@@ -145,15 +145,15 @@ impl Supervisor {
                 match self.locked(&record.spec, Step::Recover, &silent).await {
                     Line::Done(done) => {
                         tracing::info!(move_id = %record.spec.move_id, ?done, "recovered after a restart");
-                        self.show(&record.spec, Step::CutOver, "waiting");
+                        self.show(&record.spec, record.step, "waiting");
                     }
                     Line::Failed { kind: Kind::Refused, message } => {
                         tracing::error!(move_id = %record.spec.move_id, %message, "a move can't be recovered");
-                        self.show(&record.spec, Step::CutOver, &message);
+                        self.show(&record.spec, record.step, &message);
                     }
                     Line::Failed { message, .. } => {
                         tracing::warn!(move_id = %record.spec.move_id, %message, "not recovered yet");
-                        self.show(&record.spec, Step::CutOver, &message);
+                        self.show(&record.spec, record.step, &message);
                         left.push(record);
                     }
                     Line::Progress(_) => {}
