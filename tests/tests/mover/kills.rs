@@ -15,7 +15,7 @@ use webhost_proto::wire::{self, command, command_reply::Outcome};
 use webhost_tests::schema;
 use webhost_tests::writers::{Findings, World, Writers, check, table_hashes};
 
-use crate::scene::{LEVELS, a_move, states, world};
+use crate::scene::{LEVELS, a_move, number, states, world};
 
 fn login(config: &tokio_postgres::Config) -> Login {
     let tokio_postgres::config::Host::Unix(dir) = &config.get_hosts()[0] else {
@@ -193,6 +193,34 @@ async fn comes_back(queued: Option<K>) {
         panic!("{done:?}")
     };
     assert!(result.recovered && result.epoch == 2);
+}
+
+/// An undo does not wait for the hours that a copy may still take.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_ends_the_step_that_runs() {
+    let world = world(schema::WEBHOST, 3_000).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut spec = a_move(&world).spec;
+    // The first pause of this copy is longer than any test.
+    spec.max_rows_per_second = 1;
+    let mut setup = setup(&world, &spec, dir.path(), None);
+    setup.copy_part_pages = None;
+    let supervisor = Supervisor::load(setup).expect("loads");
+    well(&supervisor, &spec, K::Guard).await;
+    let (progress, mut seen) = watch::channel(None);
+    let copy = supervisor.handle(order(&spec, K::Copy), progress);
+    let undo = async {
+        seen.wait_for(Option::is_some).await.expect("a copy that runs");
+        well(&supervisor, &spec, K::Undo).await;
+    };
+    let (copied, ()) = tokio::join!(copy, undo);
+    match copied {
+        Outcome::Failed(failed) => assert_eq!(failed.kind(), wire::FailureKind::Interrupted),
+        other => panic!("{other:?}"),
+    }
+    let left = format!("select count(*) from customers where id = '{}'", world.tenant);
+    assert_eq!(number(&world.target, &left).await, 0);
+    assert!(supervisor.status().is_empty());
 }
 
 /// What a supervisor refuses without starting anything.

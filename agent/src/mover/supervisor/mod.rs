@@ -89,6 +89,8 @@ struct Inner {
     records: Records,
     /// One step of one tenant at a time.
     locks: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    /// What runs under those locks, with what ends it.
+    running: Mutex<HashMap<TenantId, (Step, CancellationToken)>>,
     status: Mutex<HashMap<MoveId, MoveStatus>>,
 }
 
@@ -112,6 +114,7 @@ impl Supervisor {
                 setup,
                 records,
                 locks: Mutex::default(),
+                running: Mutex::default(),
                 status: Mutex::new(status),
             }),
         })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use webhost_proto::wire::{self, command_reply};
 
 use super::record::Record;
@@ -43,13 +44,21 @@ impl Supervisor {
         {
             return failed(Kind::Retry, format!("the move can't be written down: {error}"));
         }
+        if step == Step::Undo {
+            self.interrupt(&spec);
+        }
         match self.locked(&spec, step, &progress).await {
             Line::Done(done) => {
                 self.ended(&spec, step, &done);
                 command_reply::Outcome::MoveStepDone(done.to_wire(step))
             }
             Line::Failed { kind, message } => {
-                self.show(&spec, step, &message);
+                // A preflight leaves nothing that would ever be taken off the
+                // list again, and after an undo was asked for that is shown.
+                let latest = self.inner.records.get(spec.move_id);
+                if latest.is_some_and(|record| record.step == step) {
+                    self.show(&spec, step, &message);
+                }
                 failed(kind, message)
             }
             Line::Progress(_) => failed(Kind::Interrupted, "the mover gave no outcome".into()),
@@ -102,7 +111,17 @@ impl Supervisor {
         }
     }
 
-    /// One step under the tenant's lock, with a new child after each death.
+    /// Nobody waits for the end of a long step that is undone anyway. A
+    /// cut-over is not interrupted: it takes moments, and may be irrevocable.
+    fn interrupt(&self, spec: &Spec) {
+        if let Some((step, stop)) = lock(&self.inner.running).get(&spec.tenant)
+            && step.leaves_the_source_active()
+        {
+            stop.cancel();
+        }
+    }
+
+    /// One step under the tenant's lock.
     pub(super) async fn locked(
         &self,
         spec: &Spec,
@@ -111,6 +130,21 @@ impl Supervisor {
     ) -> Line {
         let turn = Arc::clone(lock(&self.inner.locks).entry(spec.tenant).or_default());
         let _turn = turn.lock().await;
+        let stop = CancellationToken::new();
+        lock(&self.inner.running).insert(spec.tenant, (step, stop.clone()));
+        let line = self.children(spec, step, progress, &stop).await;
+        lock(&self.inner.running).remove(&spec.tenant);
+        line
+    }
+
+    /// One child after another, until one answers.
+    async fn children(
+        &self,
+        spec: &Spec,
+        step: Step,
+        progress: &watch::Sender<Option<wire::MoveProgress>>,
+        stop: &CancellationToken,
+    ) -> Line {
         if step != Step::Preflight {
             self.show(spec, step, if step == Step::Recover { "recovering" } else { "running" });
         }
@@ -130,6 +164,10 @@ impl Supervisor {
                 () = self.inner.setup.shutdown.cancelled() => return Line::Failed {
                     kind: Kind::Interrupted,
                     message: "the agent is stopping; the step resumes when it is back".into(),
+                },
+                () = stop.cancelled() => return Line::Failed {
+                    kind: Kind::Interrupted,
+                    message: format!("step {step} was ended: the move is undone"),
                 },
             };
             match ended {
