@@ -56,13 +56,16 @@ async fn a_tenant_that_outgrows_its_server_is_moved() {
     })
     .await
     .expect("the dedicated node's agent reports the tenant");
-    let status = scene.fleet.agent_status(SHARED, &["--json"]).await.expect("the agent answers");
-    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
-    assert_eq!(status["schema"], 1, "{status}");
-    assert!(
-        !status["tenants"].to_string().contains(&scene.hero.id.to_string()),
-        "the kept copy is nobody's home: {status}"
-    );
+    // The old node's agent reads the fence with its next round.
+    wait_for("the old node to report the tenant no more", LONG, async || {
+        let status = scene.fleet.agent_status(SHARED, &["--json"]).await?;
+        let status: serde_json::Value = serde_json::from_str(&status)?;
+        assert_eq!(status["schema"], 1, "{status}");
+        let named = status["tenants"].to_string().contains(&scene.hero.id.to_string());
+        Ok((!named).then_some(()))
+    })
+    .await
+    .expect("the kept copy is nobody's home");
     scene.finish(DEDICATED).await;
 }
 
