@@ -22,6 +22,8 @@ pub struct Dialled {
     pub stream: Box<dyn Stream>,
     pub user: String,
     pub database: String,
+    /// Free beside the database; none where nobody said.
+    pub disk_free_bytes: Option<u64>,
 }
 
 /// How the target's database is reached.
@@ -59,7 +61,7 @@ impl Endpoint {
                         .connect(NoTls)
                         .await
                         .map_err(|error| unreachable(super::error::describe(&error)))?;
-                    Ok(Conn::new(side, client, connection))
+                    Ok(Conn::new(side, client, connection, None))
                 }
                 Self::Through(transport) => {
                     let dialled = transport.dial().await.map_err(unreachable)?;
@@ -73,7 +75,7 @@ impl Endpoint {
                         .connect_raw(dialled.stream, NoTls)
                         .await
                         .map_err(|error| unreachable(super::error::describe(&error)))?;
-                    Ok(Conn::new(side, client, connection))
+                    Ok(Conn::new(side, client, connection, dialled.disk_free_bytes))
                 }
             }
         };
@@ -92,13 +94,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// One session; closed when dropped.
 pub struct Conn {
     side: Side,
+    disk_free_bytes: Option<u64>,
     client: Arc<Client>,
     /// Drives the protocol; aborted, and the socket closed, on drop.
     _driver: JoinSet<()>,
 }
 
 impl Conn {
-    fn new<F>(side: Side, client: Client, connection: F) -> Self
+    fn new<F>(side: Side, client: Client, connection: F, disk_free_bytes: Option<u64>) -> Self
     where
         F: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
     {
@@ -121,12 +124,18 @@ impl Conn {
                 }
             }
         });
-        Self { side, client, _driver: driver }
+        Self { side, disk_free_bytes, client, _driver: driver }
     }
 
     /// Which database this is.
     pub fn side(&self) -> Side {
         self.side
+    }
+
+    /// What was free beside this database when the session began; none where
+    /// nobody said.
+    pub fn disk_free_bytes(&self) -> Option<u64> {
+        self.disk_free_bytes
     }
 
     /// The client itself, for COPY and pipelining.

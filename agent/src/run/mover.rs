@@ -80,7 +80,8 @@ async fn listen(
     };
     let connection =
         postgres.connection().map_err(|problem| RunError::Mover(problem.to_string()))?;
-    let database = Database::of(&connection).map_err(RunError::Mover)?;
+    let database =
+        Database::of(&connection).map_err(RunError::Mover)?.on_disk(config.host.disk.clone());
     let listener = TcpListener::bind(tunnel.listen)
         .await
         .map_err(|error| RunError::Mover(format!("tunnel.listen {}: {error}", tunnel.listen)))?;

@@ -1,7 +1,9 @@
 //! What a move refuses before it starts, and what undo leaves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use webhost_agent::mover::connect::{Dialled, Endpoint, Transport};
 use webhost_agent::mover::error::{Kind, MoveError};
 use webhost_agent::mover::fail::Fail;
 use webhost_agent::mover::spec::{Done, Step, VerdictKind};
@@ -128,7 +130,7 @@ async fn missing_references_prepared_transactions_and_privileges_are_refused() {
     let mut run = a_move(&world);
     let mut poor = world.target.clone();
     poor.user("poor");
-    run.target = webhost_agent::mover::connect::Endpoint::Local(Box::new(poor));
+    run.target = Endpoint::Local(Box::new(poor));
     let error = run.step(Step::Preflight).await.expect_err("refused").to_string();
     for wanted in [
         "GRANT SET ON PARAMETER session_replication_role",
@@ -137,6 +139,52 @@ async fn missing_references_prepared_transactions_and_privileges_are_refused() {
     ] {
         assert!(error.contains(wanted), "{wanted}: {error}");
     }
+}
+
+/// A target whose agent says how little is free.
+struct Cramped {
+    config: tokio_postgres::Config,
+    free: u64,
+}
+
+#[tonic::async_trait]
+impl Transport for Cramped {
+    async fn dial(&self) -> Result<Dialled, String> {
+        let tokio_postgres::config::Host::Unix(dir) = &self.config.get_hosts()[0] else {
+            return Err("a unix socket".into());
+        };
+        let socket =
+            dir.join(format!(".s.PGSQL.{}", self.config.get_ports().first().unwrap_or(&5432)));
+        let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| e.to_string())?;
+        Ok(Dialled {
+            stream: Box::new(stream),
+            user: self.config.get_user().expect("a user").into(),
+            database: self.config.get_dbname().expect("a database").into(),
+            disk_free_bytes: Some(self.free),
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_on_the_target_is_found_before_the_start() {
+    let world = world(schema::WEBHOST, 500).await;
+    let mut run = a_move(&world);
+    let cramped = |free| {
+        let config = world.mover(&world.target);
+        Endpoint::Through(Arc::new(Cramped { config, free }))
+    };
+    run.target = cramped(1_000);
+    let error = run.step(Step::Preflight).await.expect_err("refused").to_string();
+    assert!(error.contains("the target's disk has 1 MiB free"), "{error}");
+    run.target = cramped(1 << 40);
+    let Done::Preflight(found) = run.step(Step::Preflight).await.expect("passes") else {
+        panic!("another answer")
+    };
+    assert!(!found.warnings.iter().any(|warning| warning.contains("disk")), "{found:?}");
+    steps(&run, &[Step::Guard]).await;
+    // What its own copy has taken does not stand against a move.
+    run.target = cramped(1_000);
+    steps(&run, &[Step::Preflight]).await;
 }
 
 /// Undone at any time before the switch, a move leaves no object and no row.

@@ -73,7 +73,8 @@ async fn a_tenant_moves_through_the_tunnel_and_strangers_do_not() {
     let identity = Identity::new(theirs.chain, theirs.key_pkcs8.0).expect("an identity");
     let config = tunnel_server(&identity, &[authority.der.clone().into()]).expect("a config");
     let (_config, config) = watch::channel(config);
-    let database = Database::of(&world.mover(&world.target)).expect("a database");
+    let database =
+        Database::of(&world.mover(&world.target)).expect("a database").on_disk("/".into());
     let mut server = tokio::task::JoinSet::new();
     server.spawn(serve(listener, config, tickets, database, shutdown.clone()));
     let target = Supervisor::load(target).expect("loads");

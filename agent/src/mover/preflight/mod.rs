@@ -1,6 +1,7 @@
 //! Everything that could stand against a move, found before it starts, and
 //! told together.
 
+mod disk;
 mod references;
 mod rows;
 mod servers;
@@ -8,6 +9,7 @@ mod standing;
 
 use std::collections::BTreeSet;
 
+use self::disk::lacking;
 use self::references::references;
 use self::rows::{absent, collisions, ours, row_bytes, tenant_is_here};
 use self::servers::{privileges, transactions, versions};
@@ -52,21 +54,31 @@ pub async fn check(run: &Run, pair: &Pair) -> Result<Preflight, MoveError> {
     let comparable = problems.is_empty();
     let mut rows_estimated = 0;
     let mut bytes_estimated = 0;
+    let mut stored = 0_u64;
+    // A move that began to copy has had its room already.
+    let begun = ours(run, target).await?;
     let mut verdicts = here.verdicts.clone();
     for table in &here.tables {
         let sql = TableSql::new(table, &run.spec);
         let rows = copy::estimate(source, &sql, &table.name, false).await?;
         rows_estimated += rows;
-        bytes_estimated += rows.saturating_mul(row_bytes(source, &table.name).await?);
+        let bytes = row_bytes(source, &table.name).await?;
+        bytes_estimated += rows.saturating_mul(bytes.row);
+        stored = stored.saturating_add(rows.saturating_mul(bytes.with_indexes));
         for verdict in verdicts.iter_mut().filter(|verdict| verdict.table == table.name) {
             verdict.rows_estimated = rows;
         }
         if comparable {
-            if !ours(run, target).await? {
+            if !begun {
                 absent(target, &sql, &mut problems).await?;
             }
             collisions(run, pair, table, rows, &mut problems).await?;
         }
+    }
+    match target.disk_free_bytes() {
+        Some(free) if !begun => problems.extend(lacking(free, stored)),
+        Some(_) => {}
+        None => warnings.push("how much disk is free on the target is not known".into()),
     }
     if comparable {
         tenant_is_here(run, source, &here, &mut problems).await?;

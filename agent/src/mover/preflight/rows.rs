@@ -12,16 +12,26 @@ use crate::mover::statements::TableSql;
 /// above it a collision is found by the copy itself, which then stops.
 const LOOKED_UP: u64 = 20_000;
 
-pub(super) async fn row_bytes(conn: &Conn, table: &str) -> Result<u64, MoveError> {
+/// What one row of a table takes, in bytes.
+pub(super) struct RowBytes {
+    pub(super) row: u64,
+    /// With its share of the indexes.
+    pub(super) with_indexes: u64,
+}
+
+/// The averages over all rows of a table; a guess where it was never counted.
+pub(super) async fn row_bytes(conn: &Conn, table: &str) -> Result<RowBytes, MoveError> {
     let row = conn
         .one(
-            "select coalesce((sum(pg_table_size(c.oid)) / nullif(sum(greatest(c.reltuples, 0)), 0))::int8, 200) \
+            "select coalesce((sum(pg_table_size(c.oid)) / nullif(sum(greatest(c.reltuples, 0)), 0))::int8, 200), \
+             coalesce((sum(pg_total_relation_size(c.oid)) / nullif(sum(greatest(c.reltuples, 0)), 0))::int8, 300) \
              from pg_class c where c.oid = $1::text::regclass \
              or c.oid in (select relid from pg_partition_tree($1::text::regclass))",
             &[&table],
         )
         .await?;
-    Ok(row.get::<_, i64>(0).clamp(1, 1_000_000).cast_unsigned())
+    let bytes = |at: usize| row.get::<_, i64>(at).clamp(1, 1_000_000).cast_unsigned();
+    Ok(RowBytes { row: bytes(0), with_indexes: bytes(1) })
 }
 
 /// Whether the target's rows of the tenant were left by this very move.

@@ -82,7 +82,12 @@ impl Transport for Through {
         if !welcome.refusal.is_empty() {
             return Err(words(format!("refused: {}", welcome.refusal)));
         }
-        Ok(Dialled { stream: Box::new(stream), user: welcome.user, database: welcome.database })
+        Ok(Dialled {
+            stream: Box::new(stream),
+            user: welcome.user,
+            database: welcome.database,
+            disk_free_bytes: Some(welcome.disk_free_bytes).filter(|bytes| *bytes > 0),
+        })
     }
 }
 

@@ -36,6 +36,7 @@ pub struct Database {
     port: u16,
     user: String,
     name: String,
+    disk: Option<PathBuf>,
 }
 
 impl Database {
@@ -54,7 +55,30 @@ impl Database {
             .map(str::to_owned)
             .ok_or("postgres.url names no user, which the tunnel has to announce")?;
         let name = config.get_dbname().map_or_else(|| user.clone(), str::to_owned);
-        Ok(Self { host, port: config.get_ports().first().copied().unwrap_or(5432), user, name })
+        Ok(Self {
+            host,
+            port: config.get_ports().first().copied().unwrap_or(5432),
+            user,
+            name,
+            disk: None,
+        })
+    }
+
+    /// Tells movers how much is free on the file system that `disk` is on.
+    pub fn on_disk(self, disk: PathBuf) -> Self {
+        Self { disk: Some(disk), ..self }
+    }
+
+    /// In bytes, as an unprivileged user has them; 0 is not known.
+    fn disk_free_bytes(&self) -> u64 {
+        let Some(disk) = &self.disk else { return 0 };
+        match rustix::fs::statvfs(disk) {
+            Ok(found) => found.f_bavail.saturating_mul(found.f_frsize),
+            Err(error) => {
+                tracing::warn!(disk = %disk.display(), %error, "tunnel: free disk not known");
+                0
+            }
+        }
     }
 
     async fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
@@ -142,6 +166,7 @@ async fn carry(mut stream: Accepted, tickets: &Tickets, database: &Database) {
         user: database.user.clone(),
         database: database.name.clone(),
         refusal: String::new(),
+        disk_free_bytes: database.disk_free_bytes(),
     };
     if let Err(error) = super::write(&mut stream, &welcome).await {
         tracing::debug!(%from, %error, "tunnel: welcome not delivered");
