@@ -136,7 +136,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     store.migrate().await?;
-    let authority = Arc::new(Authority::load_or_create(&store, key, Leaves::default()).await?);
+    let hours = u64::from(config.link.certificate_hours);
+    let leaves = Leaves { lifetime: Duration::from_secs(3600 * hours) };
+    let authority = Arc::new(Authority::load_or_create(&store, key, leaves).await?);
     let served = Served::new(authority.clone(), config.link.names.clone())?;
     let book = Arc::new(Book::new(config.usage_window()));
     let rows = rollup::reload(&store, &book, Timestamp::now()).await?;

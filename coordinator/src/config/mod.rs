@@ -175,6 +175,9 @@ pub struct Link {
     pub report_window: u32,
     /// An agent that is silent for longer gets no new tenants.
     pub silence_s: u32,
+    /// How long a certificate is valid. Nodes don't renew theirs by
+    /// themselves yet: they enrol again before this ends.
+    pub certificate_hours: u32,
 }
 
 impl Default for Link {
@@ -186,6 +189,7 @@ impl Default for Link {
             report_interval_ms: 5_000,
             report_window: 8,
             silence_s: 60,
+            certificate_hours: 24,
         }
     }
 }
@@ -369,6 +373,11 @@ impl Config {
             "must be 1 to 1000",
         )?;
         ensure(self.link.silence_s >= 1, "link.silence_s", "must be at least 1")?;
+        ensure(
+            (1..=168).contains(&self.link.certificate_hours),
+            "link.certificate_hours",
+            "must be 1 to 168",
+        )?;
         ensure(
             self.signup.reservation_ttl_s >= 1,
             "signup.reservation_ttl_s",
