@@ -9,7 +9,8 @@ pub const ROLES: &str = include_str!("../sql/roles.sql");
 pub const WEBHOST: &str = include_str!("../sql/webhost.sql");
 
 /// The schema with `gps_positions` partitioned by day: run once as [`APP`].
-pub const WEBHOST_PARTITIONED: &str = include_str!("../sql/webhost-partitioned.sql");
+pub const WEBHOST_PARTITIONED: &str =
+    concat!(include_str!("../sql/webhost.sql"), include_str!("../sql/webhost-partitioned.sql"));
 
 /// The tenants' database.
 pub const DATABASE: &str = "webhost";
