@@ -120,7 +120,7 @@ fn placed(
     }
     let rate = count as f64 / started.elapsed().as_secs_f64();
     let name = format!("place, decision only, {servers} servers");
-    Ok(figure(&name, rate.round(), "1/s", json!(goal), "more"))
+    Ok(figure(&name, rate.round(), "per second", json!(goal), "more"))
 }
 
 fn varied(average: Amounts, rng: &mut StdRng) -> Amounts {
@@ -170,7 +170,8 @@ fn report(name: &str, figures: &[Value]) -> anyhow::Result<()> {
         };
         let (what, unit) = (text("figure"), text("unit"));
         let value = figure["value"].as_f64().unwrap_or_default();
-        writeln!(out, "{what}: {value:.3} {unit} (goal {goal})")?;
+        let decimals = if value < 100.0 { 3 } else { 0 };
+        writeln!(out, "{what}: {value:.decimals$} {unit} (goal {goal})")?;
     }
     let folder = Path::new("target/bench");
     std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
