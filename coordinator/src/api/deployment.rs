@@ -14,8 +14,11 @@ use super::auth::Bearer;
 use super::error::ApiError;
 use super::extract::{self, Body, Path, now_us};
 use super::tenants::usage_of;
-use crate::decide::{Decision, Mode, Profile, ProfileOverrides, Usage, forced, recommend};
-use crate::moves::{self, Approval, NewMove};
+use crate::decide::{
+    Decision, Migration, Mode, Profile, ProfileOverrides, Usage, evaluate_migration, recommend,
+};
+use crate::evaluate::{FactsError, ForceError, force};
+use crate::moves;
 use crate::signup::{self, request};
 use crate::store::decisions::{self, Outcome, Trigger};
 use crate::store::placements;
@@ -138,9 +141,11 @@ pub async fn evaluate(
     let (profile, usage) = profile_of(&state, &tenant, question.overrides)?;
     let recommended = recommend(&profile, &state.catalog);
     let current_deployment = deployment(&state, &tenant).await?;
-    let outcome = match current_deployment.mode {
-        Some(mode) if mode != recommended.mode => Outcome::Migrate,
-        _ => Outcome::Stay,
+    let verdict =
+        current_deployment.mode.map(|mode| evaluate_migration(mode, &recommended, &state.catalog));
+    let outcome = match verdict {
+        Some(Migration::Migrate { .. }) => Outcome::Migrate,
+        Some(Migration::Stay { .. }) | None => Outcome::Stay,
     };
     let client = state.store.client().await?;
     let inputs = json!({ "profile": profile, "usage": usage });
@@ -198,38 +203,30 @@ pub async fn migrate(
         wanted.target_mode.parse().map_err(|error: crate::decide::plans::ModeError| {
             ApiError::invalid("target_mode", error.to_string())
         })?;
-    let (profile, usage) = profile_of(&state, &tenant, serde_json::Map::new())?;
-    let decision = forced(mode, &profile, &state.catalog)
-        .map_err(|error| ApiError::conflict(error.to_string()))?;
-    let mut client = state.store.client().await?;
-    let tx = (**client).transaction().await?;
-    let inputs = json!({ "profile": profile, "usage": usage, "forced_by": bearer.actor });
-    let decision_id = decisions::insert(
-        &tx,
-        tenant.id,
-        Trigger::Admin,
-        &inputs,
-        &json!(decision),
-        Outcome::Migrate,
-    )
-    .await?;
-    let new = NewMove {
-        tenant: tenant.id,
-        mode: mode.as_str().to_owned(),
-        plan: decision.plan.as_str().to_owned(),
-        regions: profile.regions.iter().map(|region| region.as_str().to_owned()).collect(),
-        target: None,
-        requested_by: bearer.actor.clone(),
-        reason: wanted.reason.unwrap_or_else(|| decision.reason.clone()),
-        decision_id: Some(decision_id),
-        approval: Approval::Given { by: bearer.actor.clone() },
-    };
-    let move_id = moves::request::request_in(&tx, new, Timestamp::now()).await?;
-    tx.commit().await?;
+    let begun =
+        force(&state.store, &state.desk.slots, tenant.id, mode, wanted.reason, &bearer.actor)
+            .await?;
     // The driver wakes by this signal as well as by its period.
     state.signals.replies.notify();
-    let answer = Migrated { status: "success", message: "Migration queued", move_id, decision };
+    let answer = Migrated {
+        status: "success",
+        message: "Migration queued",
+        move_id: begun.move_id,
+        decision: begun.decision,
+    };
     Ok((StatusCode::ACCEPTED, Json(answer)))
+}
+
+impl From<ForceError> for ApiError {
+    fn from(error: ForceError) -> Self {
+        match error {
+            ForceError::Move(refused) => refused.into(),
+            ForceError::Store(error) | ForceError::Facts(FactsError::Store(error)) => error.into(),
+            other @ (ForceError::Refused(_) | ForceError::Facts(_)) => {
+                Self::conflict(other.to_string())
+            }
+        }
+    }
 }
 
 /// How a customer is deployed, what it uses, and what moves.

@@ -398,6 +398,18 @@ async fn the_seeds_admin_endpoints() {
     let (status, body) =
         site.admin(Method::POST, path, json!({ "customer_id": tenant, "budget": -1 })).await;
     assert_eq!((status.as_u16(), &body["error"]["field"]), (422, &json!("budget")));
+    // Another mode at a confidence of 0.70 is no reason to migrate, and the
+    // record says so.
+    let weak = json!({ "customer_id": tenant, "budget": 150, "compliance_requirements": ["gdpr"] });
+    let (_, body) = site.admin(Method::POST, path, weak).await;
+    let recommended = &body["recommended"];
+    assert_eq!(
+        (&recommended["mode"], &recommended["confidence"]),
+        (&json!("single_tenant"), &json!(0.7))
+    );
+    let decisions = site.get(&format!("/api/decisions?tenant={tenant}")).await;
+    assert_eq!(decisions[0]["outcome"], "stay", "{decisions}");
+    assert_eq!(decisions[1]["outcome"], "migrate", "{decisions}");
     let nobody = TenantId::generate();
     let (status, _) = site.admin(Method::POST, path, json!({ "customer_id": nobody })).await;
     assert_eq!(status, StatusCode::NOT_FOUND);

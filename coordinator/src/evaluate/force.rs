@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
-use webhost_proto::ids::{MoveId, NodeId, TenantId};
+use webhost_proto::ids::{MoveId, TenantId};
 
 use super::judge::{self, FactsError};
 use crate::decide::{Decision, ForceRefused, Mode, forced};
@@ -49,8 +49,9 @@ impl From<tokio_postgres::Error> for ForceError {
     }
 }
 
-/// Begins the move of `tenant` to `mode` because `actor` wants it: the
-/// decision, the move and their audit in one transaction.
+/// Begins the move of `tenant` to `mode` because `actor` wants it, for `reason`
+/// (else the decision's): the decision, the move and their audit in one
+/// transaction.
 ///
 /// # Errors
 /// [`ForceError`]; nothing is written then.
@@ -59,7 +60,7 @@ pub async fn force(
     slots: &Slots,
     tenant: TenantId,
     mode: Mode,
-    target: Option<NodeId>,
+    reason: Option<String>,
     actor: &str,
 ) -> Result<Forced, ForceError> {
     let now = Timestamp::now();
@@ -83,9 +84,9 @@ pub async fn force(
         mode: mode.as_str().to_owned(),
         plan: decision.plan.to_string(),
         regions: facts.profile.regions.iter().map(|region| region.0.clone()).collect(),
-        target,
+        target: None,
         requested_by: actor.to_owned(),
-        reason: decision.reason.clone(),
+        reason: reason.unwrap_or_else(|| decision.reason.clone()),
         decision_id: Some(decision_id),
         approval: Approval::Given { by: actor.to_owned() },
     };

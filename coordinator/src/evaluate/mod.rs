@@ -28,5 +28,5 @@ pub mod trigger;
 mod tests;
 
 pub use force::{ForceError, Forced, force};
-pub use judge::{Facts, Verdict, judge};
+pub use judge::{Facts, FactsError, Verdict, judge};
 pub use run::{Evaluated, Evaluator, Pace};
