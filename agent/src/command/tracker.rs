@@ -273,7 +273,13 @@ fn failed(kind: FailureKind, message: &str) -> Outcome {
 fn not_carried_out(kind: &command::Kind, message: &str) -> Outcome {
     let about_a_fence = match kind {
         command::Kind::MoveStep(step) => {
-            matches!(step.step(), MoveStepKind::CutOver | MoveStepKind::Undo)
+            matches!(
+                step.step(),
+                MoveStepKind::CutOver
+                    | MoveStepKind::Undo
+                    | MoveStepKind::RollBack
+                    | MoveStepKind::Abandon
+            )
         }
         _ => false,
     };

@@ -114,7 +114,11 @@ impl Step {
             wire::MoveStepKind::CutOver => Self::CutOver,
             wire::MoveStepKind::Finish => Self::Finish,
             wire::MoveStepKind::Undo => Self::Undo,
-            wire::MoveStepKind::Unspecified => return None,
+            wire::MoveStepKind::Unspecified
+            | wire::MoveStepKind::WayBack
+            | wire::MoveStepKind::RollBack
+            | wire::MoveStepKind::CleanUp
+            | wire::MoveStepKind::Abandon => return None,
         })
     }
 

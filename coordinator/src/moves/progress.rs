@@ -163,5 +163,9 @@ const fn step_name(step: MoveStepKind) -> &'static str {
         MoveStepKind::CutOver => "cut_over",
         MoveStepKind::Finish => "finish",
         MoveStepKind::Undo => "undo_source",
+        MoveStepKind::WayBack => "way_back",
+        MoveStepKind::RollBack => "roll_back",
+        MoveStepKind::CleanUp => "clean_up",
+        MoveStepKind::Abandon => "abandon",
     }
 }

@@ -297,6 +297,10 @@ pub(crate) fn name(kind: &command::Kind) -> &'static str {
             MoveStepKind::CutOver => "cut_over",
             MoveStepKind::Finish => "finish",
             MoveStepKind::Undo => "undo",
+            MoveStepKind::WayBack => "way_back",
+            MoveStepKind::RollBack => "roll_back",
+            MoveStepKind::CleanUp => "clean_up",
+            MoveStepKind::Abandon => "abandon",
             MoveStepKind::Unspecified => "unspecified",
         },
     }
@@ -336,6 +340,10 @@ pub(crate) fn good(kind: &command::Kind) -> command_reply::Outcome {
         MoveStepKind::Guard
         | MoveStepKind::Finish
         | MoveStepKind::Undo
+        | MoveStepKind::WayBack
+        | MoveStepKind::RollBack
+        | MoveStepKind::CleanUp
+        | MoveStepKind::Abandon
         | MoveStepKind::Unspecified => None,
     };
     command_reply::Outcome::MoveStepDone(wire::MoveStepDone { step: step.step, result })

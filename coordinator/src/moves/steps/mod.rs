@@ -127,6 +127,7 @@ fn move_step(context: &Context<'_>, step: wire::MoveStepKind) -> Outgoing {
         ticket: durable.ticket.as_ref().map(super::durable::Ticket::to_wire).unwrap_or_default(),
         target_place: durable.target_place.clone(),
         max_rows_per_second,
+        ..wire::MoveSpec::default()
     };
     let kind = command::Kind::MoveStep(wire::MoveStep { spec: Some(spec), step: step.into() });
     Outgoing { node: source, kind }
