@@ -1,9 +1,12 @@
-//! Fail points, for tests: places where a mover dies on purpose.
+//! Fail points, for tests: places where a mover fails, dies or stands still on
+//! purpose, so that anything can be done to anybody at exactly that moment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::error::MoveError;
+use super::spec::Step;
 
 /// What happens at a fail point.
 #[derive(Debug, Default)]
@@ -11,32 +14,95 @@ pub enum Fail {
     /// Nothing; all there is in a release build.
     #[default]
     Off,
-    /// The process kills itself at `point`, once: `marker` is written first,
-    /// and where it exists the point is passed.
-    Kill { point: String, marker: PathBuf },
+    /// Once, whatever the `deed` is: `marker` is written first, and where it
+    /// exists the point is passed.
+    Marked { deed: Deed, point: String, marker: PathBuf },
     /// The step stops with an error at the point, once, leaving everything as
     /// it is: for tests within one process.
     Stop { point: String, done: AtomicBool },
 }
 
+/// What a child process does at its point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// It kills itself.
+    Kill,
+    /// The step fails.
+    Error,
+    /// It stands still until a file called after the marker, with
+    /// [`RELEASED`] behind, exists.
+    Hold,
+}
+
+/// What a marker is called before the point's name.
+pub const MARKER: &str = "failed-at-";
+/// The end of the name of the file that lets a held mover go on.
+pub const RELEASED: &str = ".released";
+
+/// The points of a step in the order in which it comes by; the first lies
+/// before everything it does, the last behind. A new step names its own here,
+/// and is part of the fault matrix by that.
+pub fn points(step: Step) -> &'static [&'static str] {
+    match step {
+        Step::Preflight => &["before_preflight", "after_preflight"],
+        Step::Guard => &["before_guard", "mid_guard", "after_guard"],
+        Step::Copy => &["before_copy", "mid_copy", "between_parts", "after_copy"],
+        Step::Drain => &["before_drain", "mid_drain", "between_commits", "after_drain"],
+        Step::Verify => &["before_verify", "mid_verify", "after_verify"],
+        Step::CutOver => &[
+            "before_cut_over",
+            "after_take",
+            "after_prepare",
+            "after_moved",
+            "before_place",
+            "after_activate",
+            "after_cut_over",
+        ],
+        Step::Finish => &["before_finish", "mid_finish", "after_finish"],
+        Step::Undo => &["before_undo", "mid_undo", "after_undo"],
+        Step::Recover => &["before_recover", "after_recover"],
+    }
+}
+
 impl Fail {
-    /// `WEBHOST_FAIL_AT`, in debug builds; `marker_dir` outlives the process.
-    pub fn from_environment(marker_dir: &std::path::Path) -> Self {
+    /// `WEBHOST_FAIL_AT`, in debug builds: a point's name, or `error:` or
+    /// `hold:` and a name; `marker_dir` outlives the process.
+    pub fn from_environment(marker_dir: &Path) -> Self {
         if !cfg!(debug_assertions) {
             return Self::Off;
         }
-        match std::env::var("WEBHOST_FAIL_AT") {
-            Ok(point) if !point.is_empty() => {
-                let marker = marker_dir.join(format!("failed-at-{point}"));
-                Self::Kill { point, marker }
-            }
-            _ => Self::Off,
+        let Ok(wish) = std::env::var("WEBHOST_FAIL_AT") else { return Self::Off };
+        let (deed, point) = match wish.split_once(':') {
+            Some(("error", point)) => (Deed::Error, point),
+            Some(("hold", point)) => (Deed::Hold, point),
+            Some(_) | None => (Deed::Kill, wish.as_str()),
+        };
+        if point.is_empty() {
+            return Self::Off;
         }
+        let marker = marker_dir.join(format!("{MARKER}{point}"));
+        Self::Marked { deed, point: point.into(), marker }
     }
 
     /// Stops once at `point`.
     pub fn stop_at(point: &str) -> Self {
         Self::Stop { point: point.into(), done: AtomicBool::new(false) }
+    }
+
+    /// `step` begins: its first point was reached.
+    ///
+    /// # Errors
+    /// [`MoveError::FailPoint`] where a test asked for it.
+    pub fn before(&self, step: Step) -> Result<(), MoveError> {
+        points(step).first().map_or(Ok(()), |point| self.point(point))
+    }
+
+    /// `step` has done all it does: its last point was reached.
+    ///
+    /// # Errors
+    /// [`MoveError::FailPoint`] where a test asked for it.
+    pub fn after(&self, step: Step) -> Result<(), MoveError> {
+        points(step).last().map_or(Ok(()), |point| self.point(point))
     }
 
     /// The place called `here` was reached.
@@ -48,17 +114,63 @@ impl Fail {
             Self::Stop { point, done } if point == here && !done.swap(true, Ordering::Relaxed) => {
                 Err(MoveError::FailPoint(here))
             }
-            Self::Kill { point, marker } if point == here && !marker.exists() => {
-                // A marker that can't be written would kill every restart.
+            Self::Marked { deed, point, marker } if point == here && !marker.exists() => {
+                // A marker that can't be written would stop every restart.
                 if std::fs::write(marker, here).is_ok() {
-                    let _dead = rustix::process::kill_process(
-                        rustix::process::getpid(),
-                        rustix::process::Signal::KILL,
-                    );
+                    match deed {
+                        Deed::Error => {}
+                        Deed::Kill => {
+                            let _dead = rustix::process::kill_process(
+                                rustix::process::getpid(),
+                                rustix::process::Signal::KILL,
+                            );
+                        }
+                        Deed::Hold => {
+                            hold(marker);
+                            return Ok(());
+                        }
+                    }
                 }
                 Err(MoveError::FailPoint(here))
             }
-            Self::Off | Self::Stop { .. } | Self::Kill { .. } => Ok(()),
+            Self::Off | Self::Stop { .. } | Self::Marked { .. } => Ok(()),
         }
+    }
+}
+
+/// The process's other threads keep its connections alive meanwhile.
+fn hold(marker: &Path) {
+    let mut released = marker.as_os_str().to_owned();
+    released.push(RELEASED);
+    // A channel that nobody sends on: its timeout is the pause between looks.
+    let (_nobody, wait) = std::sync::mpsc::channel::<()>();
+    while !Path::new(&released).exists() {
+        let _timed_out = wait.recv_timeout(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_has_points_and_every_name_one_step() {
+        let mut seen = std::collections::BTreeSet::new();
+        for step in Step::ALL {
+            assert!(points(step).len() >= 2, "{step}");
+            for point in points(step) {
+                assert!(seen.insert(*point), "{point} is named twice");
+            }
+        }
+    }
+
+    #[test]
+    fn a_point_fails_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let marker = dir.path().join("marker");
+        let fail = Fail::Marked { deed: Deed::Error, point: "mid_copy".into(), marker };
+        assert!(fail.point("mid_drain").is_ok());
+        assert!(fail.point("mid_copy").is_err());
+        assert!(fail.point("mid_copy").is_ok());
     }
 }

@@ -63,6 +63,13 @@ impl Run {
     /// # Errors
     /// [`MoveError`]; its kind says what may be done next.
     pub async fn step(&self, step: Step) -> Result<Done, MoveError> {
+        self.fail.before(step)?;
+        let done = self.carried_out(step).await?;
+        self.fail.after(step)?;
+        Ok(done)
+    }
+
+    async fn carried_out(&self, step: Step) -> Result<Done, MoveError> {
         if step == Step::Preflight {
             return self.preflight().await.map(Done::Preflight);
         }

@@ -93,6 +93,19 @@ pub enum Step {
 }
 
 impl Step {
+    /// All of them; a test holds it against what a message can name.
+    pub const ALL: [Self; 9] = [
+        Self::Preflight,
+        Self::Guard,
+        Self::Copy,
+        Self::Drain,
+        Self::Verify,
+        Self::CutOver,
+        Self::Finish,
+        Self::Undo,
+        Self::Recover,
+    ];
+
     /// Whether the source is active, whatever becomes of this step. Of the
     /// others the fence rows say it: an undo and a finish may be asked for
     /// while nobody knows how the cut-over ended.
@@ -310,5 +323,23 @@ impl Progress {
             bytes_done: self.bytes_done,
             rows_per_second: self.rows_per_second,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_steps_are_all_that_a_message_can_name() {
+        let named: Vec<Step> = (0..100)
+            .filter_map(|number| wire::MoveStepKind::try_from(number).ok())
+            .filter_map(Step::from_wire)
+            .collect();
+        for step in &named {
+            assert!(Step::ALL.contains(step), "{step} is not in Step::ALL");
+        }
+        // Recovery is the supervisor's own.
+        assert_eq!(named.len() + 1, Step::ALL.len());
     }
 }

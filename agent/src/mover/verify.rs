@@ -78,10 +78,10 @@ pub async fn run(run: &Run, pair: &Pair) -> Result<Verified, MoveError> {
             )));
         }
     }
+    run.fail.point("mid_verify")?;
     for conn in [&source, &target] {
         conn.batch("COMMIT").await?;
     }
-    run.fail.point("after_verify")?;
     Ok(Verified { rows_compared: compared, keys_excluded: excluded.keys as u64 })
 }
 

@@ -44,6 +44,7 @@ use super::statements::TableSql;
 pub async fn install(run: &Run, pair: &Pair) -> Result<(), MoveError> {
     let tables = run.discover_both(pair).await?;
     target(&run.spec, pair, &tables).await?;
+    run.fail.point("mid_guard")?;
     source(run, &pair.source, &tables).await?;
     run.fail.point("after_guard")
 }
