@@ -276,6 +276,8 @@ impl Done {
                 warnings: p.warnings.clone(),
                 rows_estimated: p.rows_estimated,
                 bytes_estimated: p.bytes_estimated,
+                // No scope is honoured yet: every row goes along.
+                rows_left_behind: 0,
             })),
             Self::Copy(c) => Some(R::Copy(wire::CopyResult {
                 rows: c.rows,
