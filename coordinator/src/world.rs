@@ -135,7 +135,6 @@ pub(crate) fn hello() -> wire::Hello {
         capabilities: Vec::new(),
         capacity: None,
         tunnel_address: "127.0.0.1:7403".into(),
-        http_address: String::new(),
     }
 }
 

@@ -141,7 +141,6 @@ fn hello(facts: HelloFacts) -> wire::Hello {
         capabilities: facts.capabilities,
         capacity: Some(facts.capacity),
         tunnel_address: facts.tunnel_address,
-        http_address: String::new(),
     }
 }
 

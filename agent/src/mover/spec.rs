@@ -32,6 +32,12 @@ pub struct Spec {
     pub target_place: String,
     /// 0 is unlimited.
     pub max_rows_per_second: u64,
+    /// The target's agent takes the tenant's HTTP requests.
+    #[serde(default)]
+    pub target_http: bool,
+    /// The tenant's host name; empty where it has none.
+    #[serde(default)]
+    pub tenant_host: String,
 }
 
 /// A move order that can't be read.
@@ -67,6 +73,8 @@ impl Spec {
             ticket: Secret(spec.ticket.clone()),
             target_place: spec.target_place.clone(),
             max_rows_per_second: spec.max_rows_per_second,
+            target_http: spec.target_http,
+            tenant_host: spec.tenant_host.clone(),
         })
     }
 

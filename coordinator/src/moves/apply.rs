@@ -25,6 +25,7 @@ pub fn applied(
     if let Some(learned) = &answer.learned {
         if let Some(tunnel) = &learned.tunnel {
             to.durable.target_tunnel.clone_from(tunnel);
+            to.durable.target_http = learned.takes_http;
         }
         if learned.epoch.is_some() {
             to.durable.new_epoch = learned.epoch;

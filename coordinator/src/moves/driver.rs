@@ -20,7 +20,7 @@ use super::timing::{Timing, later};
 use crate::link::Signals;
 use crate::slots::Slots;
 use crate::store::moves::{self, Move, Open};
-use crate::store::{Store, StoreError, commands};
+use crate::store::{Store, StoreError, commands, tenants};
 
 mod told;
 
@@ -260,6 +260,7 @@ impl Driver {
                     to.durable.ticket_expires_at = Some(later(now, self.timing.ticket));
                     to.durable.target_tunnel = chosen.tunnel_address;
                     to.durable.target_place.clone_from(&chosen.name);
+                    to.durable.tenant_host = tenants::host(&*tx, from.tenant).await?;
                     self.enqueue(&tx, &mut to, now).await?;
                     format!("{} is promised to the tenant", chosen.name)
                 }

@@ -126,6 +126,12 @@ pub struct Durable {
     /// name.
     #[serde(default)]
     pub target_place: String,
+    /// The target's agent takes the tenant's HTTP requests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub target_http: bool,
+    /// The tenant's host name when the move began; empty where it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tenant_host: String,
     /// The cut-over was asked for: from here on only the agent says whether
     /// the move can still go back.
     #[serde(default)]
@@ -153,6 +159,8 @@ impl Durable {
             ticket_expires_at: None,
             target_tunnel: String::new(),
             target_place: String::new(),
+            target_http: false,
+            tenant_host: String::new(),
             cut_over_sent: false,
             new_epoch: None,
             stopped: None,
@@ -203,6 +211,8 @@ mod tests {
             ticket_expires_at: at("2026-11-30T00:00:00Z"),
             target_tunnel: "10.0.0.2:7403".into(),
             target_place: "dedicated-1".into(),
+            target_http: true,
+            tenant_host: "acme.example.net".into(),
             cut_over_sent: true,
             new_epoch: Some(Epoch(2)),
             stopped: Some(Stopped { by_person: true, why: "not today".into() }),
@@ -211,7 +221,7 @@ mod tests {
 
     /// Bytes that a coordinator wrote once must load for ever: a change that
     /// breaks this test breaks moves that are under way during an upgrade.
-    const FROZEN: &str = r#"{"revision":17,"wanted":{"mode":"single_tenant","plan":"starter","regions":["iad"],"node":"01900000-0000-7000-8000-000000000001"},"command":"01900000-0000-7000-8000-000000000001","attempts":3,"not_before":"2026-11-21T22:00:00.25Z","deadline":"2026-11-22T22:00:00Z","alarm_at":"2026-11-21T22:10:00Z","ticket":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","ticket_expires_at":"2026-11-30T00:00:00Z","target_tunnel":"10.0.0.2:7403","target_place":"dedicated-1","cut_over_sent":true,"new_epoch":2,"stopped":{"by_person":true,"why":"not today"}}"#;
+    const FROZEN: &str = r#"{"revision":17,"wanted":{"mode":"single_tenant","plan":"starter","regions":["iad"],"node":"01900000-0000-7000-8000-000000000001"},"command":"01900000-0000-7000-8000-000000000001","attempts":3,"not_before":"2026-11-21T22:00:00.25Z","deadline":"2026-11-22T22:00:00Z","alarm_at":"2026-11-21T22:10:00Z","ticket":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","ticket_expires_at":"2026-11-30T00:00:00Z","target_tunnel":"10.0.0.2:7403","target_place":"dedicated-1","target_http":true,"tenant_host":"acme.example.net","cut_over_sent":true,"new_epoch":2,"stopped":{"by_person":true,"why":"not today"}}"#;
 
     /// The least that was ever written.
     const FROZEN_LEAST: &str =

@@ -139,6 +139,12 @@ pub async fn lock(client: &impl GenericClient, id: TenantId) -> Result<Option<Te
     client.query_opt(&sql, &[&id.0]).await?.as_ref().map(tenant).transpose()
 }
 
+/// The tenant's host name; empty where it has none.
+pub async fn host(client: &impl GenericClient, id: TenantId) -> Result<String, StoreError> {
+    let row = client.query_opt("select host from tenants where id = $1", &[&id.0]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+}
+
 /// One tenant by its slug.
 pub async fn by_slug(
     client: &impl GenericClient,

@@ -47,6 +47,8 @@ fn a_move(world: &World) -> Run {
             ticket: Secret(Vec::new()),
             target_place: "target".into(),
             max_rows_per_second: 0,
+            target_http: false,
+            tenant_host: String::new(),
         },
         rules: Rules::default(),
         source: Endpoint::Local(Box::new(world.mover(&world.source))),

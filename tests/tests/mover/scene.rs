@@ -54,6 +54,8 @@ pub(crate) fn a_move(world: &World) -> Run {
             ticket: Secret(Vec::new()),
             target_place: "node-b.example".into(),
             max_rows_per_second: 0,
+            target_http: false,
+            tenant_host: String::new(),
         },
         rules: Rules::default(),
         source: Endpoint::Local(Box::new(world.mover(&world.source))),

@@ -17,7 +17,10 @@ impl Supervisor {
             Err(message) => return failed(Kind::Refused, message),
         };
         match self.inner.setup.tickets.open(ticket) {
-            Ok(()) => command_reply::Outcome::TunnelOpened(wire::TunnelOpened { address }),
+            Ok(()) => command_reply::Outcome::TunnelOpened(wire::TunnelOpened {
+                address,
+                takes_http: false,
+            }),
             Err(error) => failed(Kind::Retry, error.to_string()),
         }
     }

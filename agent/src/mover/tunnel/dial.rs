@@ -72,8 +72,11 @@ impl Transport for Through {
             .and_then(|()| sockopt::set_tcp_keepintvl(tcp, Duration::from_secs(5)))
             .and_then(|()| sockopt::set_tcp_user_timeout(tcp, millis(USER_TIMEOUT)))
             .map_err(|error| words(error.to_string()))?;
-        let hello =
-            wire::TunnelHello { move_id: self.move_id.to_wire(), ticket: self.ticket.0.clone() };
+        let hello = wire::TunnelHello {
+            move_id: self.move_id.to_wire(),
+            ticket: self.ticket.0.clone(),
+            purpose: wire::TunnelPurpose::Database.into(),
+        };
         super::write(&mut stream, &hello).await.map_err(|error| words(error.to_string()))?;
         let welcome: wire::TunnelWelcome = tokio::time::timeout(GREETING, super::read(&mut stream))
             .await

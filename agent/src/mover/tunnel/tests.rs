@@ -52,7 +52,7 @@ fn closing_ends_what_runs_and_is_remembered() {
 
 #[tokio::test]
 async fn greetings_take_no_byte_too_much_and_are_bounded() {
-    let hello = wire::TunnelHello { move_id: vec![7; 16], ticket: vec![9; 200] };
+    let hello = wire::TunnelHello { move_id: vec![7; 16], ticket: vec![9; 200], purpose: 1 };
     let mut bytes = Vec::new();
     write(&mut bytes, &hello).await.expect("writes");
     bytes.extend_from_slice(b"more");

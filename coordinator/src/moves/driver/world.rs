@@ -312,6 +312,7 @@ pub(crate) fn good(kind: &command::Kind) -> command_reply::Outcome {
         command::Kind::ListTenants(_) => panic!("a move lists no tenants"),
         command::Kind::OpenTunnel(_) => {
             return command_reply::Outcome::TunnelOpened(wire::TunnelOpened {
+                takes_http: false,
                 address: "10.0.0.9:7403".into(),
             });
         }

@@ -60,6 +60,8 @@ pub struct Learned {
     pub result: Option<Value>,
     /// Where the tunnel listens.
     pub tunnel: Option<String>,
+    /// It takes HTTP requests, too.
+    pub takes_http: bool,
     /// The epoch under which the target is active.
     pub epoch: Option<Epoch>,
     /// What happened, for a person.
@@ -126,6 +128,8 @@ fn move_step(context: &Context<'_>, step: wire::MoveStepKind) -> Outgoing {
         target_tunnel: durable.target_tunnel.clone(),
         ticket: durable.ticket.as_ref().map(super::durable::Ticket::to_wire).unwrap_or_default(),
         target_place: durable.target_place.clone(),
+        target_http: durable.target_http,
+        tenant_host: durable.tenant_host.clone(),
         max_rows_per_second,
         ..wire::MoveSpec::default()
     };

@@ -24,6 +24,7 @@ pub(super) fn done(reply: &command_reply::Outcome) -> Option<Learned> {
     let message = format!("the target's tunnel is open at {}", opened.address);
     Some(Learned {
         tunnel: (!opened.address.is_empty()).then(|| opened.address.clone()),
+        takes_http: opened.takes_http,
         ..Learned::saying(message).with(json!({ "address": opened.address }))
     })
 }
