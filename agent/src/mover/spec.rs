@@ -38,6 +38,10 @@ pub struct Spec {
     /// The tenant's host name; empty where it has none.
     #[serde(default)]
     pub tenant_host: String,
+    /// The target node serves this tenant alone and will serve no other:
+    /// nobody there misses an index while the copy runs.
+    #[serde(default)]
+    pub target_dedicated: bool,
 }
 
 /// A move order that can't be read.
@@ -75,6 +79,7 @@ impl Spec {
             max_rows_per_second: spec.max_rows_per_second,
             target_http: spec.target_http,
             tenant_host: spec.tenant_host.clone(),
+            target_dedicated: spec.target_dedicated,
         })
     }
 

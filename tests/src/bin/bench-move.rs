@@ -49,6 +49,7 @@ fn a_move(world: &World) -> Run {
             max_rows_per_second: 0,
             target_http: false,
             tenant_host: String::new(),
+            target_dedicated: false,
         },
         rules: Rules::default(),
         source: Endpoint::Local(Box::new(world.mover(&world.source))),

@@ -65,6 +65,7 @@ pub(crate) fn order(spec: &Spec, step: wire::MoveStepKind) -> command::Kind {
             ticket: spec.ticket.0.clone(),
             target_place: spec.target_place.clone(),
             max_rows_per_second: spec.max_rows_per_second,
+            target_dedicated: spec.target_dedicated,
             ..wire::MoveSpec::default()
         }),
         step: step.into(),
