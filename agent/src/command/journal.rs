@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     fn reply(id: CommandId, message: &str) -> CommandReply {
-        let failed = Failed { kind: 1, message: message.into() };
+        let failed = Failed { kind: 1, message: message.into(), preflight: None };
         CommandReply { command_id: id.to_wire(), outcome: Some(Outcome::Failed(failed)) }
     }
 

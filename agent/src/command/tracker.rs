@@ -265,7 +265,7 @@ impl Tracker {
 }
 
 fn failed(kind: FailureKind, message: &str) -> Outcome {
-    Outcome::Failed(Failed { kind: kind.into(), message: message.to_owned() })
+    Outcome::Failed(Failed { kind: kind.into(), message: message.to_owned(), preflight: None })
 }
 
 /// "Refused" says something about a tenant's fence when it answers a cut-over

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::catalog::Rules;
 use super::connect::Endpoint;
-use super::error::Kind;
+use super::error::{Kind, MoveError};
 use super::fail::Fail;
 use super::run::{Run, Tuning};
 use super::spec::{Done, Progress, Spec, Step};
@@ -180,6 +180,8 @@ pub async fn run(
         };
         let answer = match outcome {
             Ok(done) => Line::Done(done),
+            // The report says itself that it refuses.
+            Err(MoveError::Preflight(report)) => Line::Done(Done::Preflight(*report)),
             Err(error) => Line::Failed { kind: error.kind(), message: error.to_string() },
         };
         say(&mut output, &answer).await?;

@@ -53,6 +53,9 @@ pub enum MoveError {
     /// Everything that stands against the move, found together.
     #[error("{}", .0.join("; "))]
     Refused(Vec<String>),
+    /// A preflight with a problem: the whole report.
+    #[error("{}", .0.problems().join("; "))]
+    Preflight(Box<super::report::Preflight>),
     /// Both sides say that they serve the tenant. Nothing is touched.
     #[error(
         "both databases are active for tenant {tenant} (source epoch {source_epoch}, target epoch {target_epoch}): \
@@ -89,7 +92,10 @@ impl MoveError {
             Self::Unreachable { .. } | Self::Interrupted(_) | Self::FailPoint(_) => {
                 Kind::Interrupted
             }
-            Self::Refused(_) | Self::TwoActive { .. } | Self::Mismatch { .. } => Kind::Refused,
+            Self::Refused(_)
+            | Self::Preflight(_)
+            | Self::TwoActive { .. }
+            | Self::Mismatch { .. } => Kind::Refused,
             Self::Blocked { .. } => Kind::Retry,
         }
     }

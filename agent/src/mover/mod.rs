@@ -49,6 +49,7 @@ pub mod finish;
 pub mod guard;
 pub mod preflight;
 pub mod recover;
+pub mod report;
 pub mod run;
 pub mod spec;
 pub mod sql;

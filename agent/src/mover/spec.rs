@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use webhost_proto::ids::{Epoch, IdError, MoveId, NodeId, TenantId};
 use webhost_proto::wire;
 
+pub use super::report::{Finding, Level, Preflight, Verdict, VerdictKind};
+
 /// Bytes that no log may show.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -42,6 +44,10 @@ pub struct Spec {
     /// nobody there misses an index while the copy runs.
     #[serde(default)]
     pub target_dedicated: bool,
+    /// The scope of a downgrade, in microseconds since 1970: rows of time
+    /// series older than this stay behind. 0 moves everything.
+    #[serde(default)]
+    pub retain_from_us: i64,
 }
 
 /// A move order that can't be read.
@@ -53,6 +59,8 @@ pub enum SpecError {
     Missing(&'static str),
     #[error("epoch {0} does not fit a bigint")]
     Epoch(u64),
+    #[error("retain_from_us {0} is before 1970; 0 moves everything")]
+    Retain(i64),
 }
 
 impl Spec {
@@ -63,6 +71,9 @@ impl Spec {
     pub fn from_wire(spec: &wire::MoveSpec) -> Result<Self, SpecError> {
         if i64::try_from(spec.epoch).map_or(true, |epoch| epoch == i64::MAX) {
             return Err(SpecError::Epoch(spec.epoch));
+        }
+        if spec.retain_from_us < 0 {
+            return Err(SpecError::Retain(spec.retain_from_us));
         }
         if spec.target_place.is_empty() {
             return Err(SpecError::Missing("target_place"));
@@ -80,6 +91,7 @@ impl Spec {
             target_http: spec.target_http,
             tenant_host: spec.tenant_host.clone(),
             target_dedicated: spec.target_dedicated,
+            retain_from_us: spec.retain_from_us,
         })
     }
 
@@ -180,44 +192,6 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// What a move does with one table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
-    pub table: String,
-    pub verdict: VerdictKind,
-    pub reason: String,
-    pub rows_estimated: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VerdictKind {
-    Move,
-    Reference,
-    Ignore,
-    Refuse,
-}
-
-impl VerdictKind {
-    /// As the wire names it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Move => "move",
-            Self::Reference => "reference",
-            Self::Ignore => "ignore",
-            Self::Refuse => "refuse",
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Preflight {
-    pub tables: Vec<Verdict>,
-    pub warnings: Vec<String>,
-    pub rows_estimated: u64,
-    pub bytes_estimated: u64,
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copied {
     pub rows: u64,
@@ -275,23 +249,7 @@ impl Done {
     pub fn to_wire(&self, step: Step) -> wire::MoveStepDone {
         use wire::move_step_done::Result as R;
         let result = match self {
-            Self::Preflight(p) => Some(R::Preflight(wire::PreflightResult {
-                tables: p
-                    .tables
-                    .iter()
-                    .map(|verdict| wire::TableVerdict {
-                        table: verdict.table.clone(),
-                        verdict: verdict.verdict.as_str().into(),
-                        reason: verdict.reason.clone(),
-                        rows_estimated: verdict.rows_estimated,
-                    })
-                    .collect(),
-                warnings: p.warnings.clone(),
-                rows_estimated: p.rows_estimated,
-                bytes_estimated: p.bytes_estimated,
-                // No scope is honoured yet: every row goes along.
-                rows_left_behind: 0,
-            })),
+            Self::Preflight(p) => Some(R::Preflight(p.to_wire())),
             Self::Copy(c) => Some(R::Copy(wire::CopyResult {
                 rows: c.rows,
                 bytes: c.bytes,

@@ -155,6 +155,7 @@ pub async fn expire(client: &impl GenericClient, now: Timestamp) -> Result<u64, 
             outcome: Some(command_reply::Outcome::Failed(wire::Failed {
                 kind: FailureKind::Expired.into(),
                 message: "the command's time ended before an answer came".to_owned(),
+                preflight: None,
             })),
         };
         expired += client

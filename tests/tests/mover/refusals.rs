@@ -51,7 +51,8 @@ async fn preflight_names_every_problem() {
     sql(&world.target, "alter table gps_positions add constraint odd check (latitude < 91)").await;
     let error = a_move(&world).step(Step::Preflight).await.expect_err("refused");
     assert_eq!(error.kind(), Kind::Refused);
-    let MoveError::Refused(problems) = &error else { panic!("{error}") };
+    let MoveError::Preflight(report) = &error else { panic!("{error}") };
+    let problems = report.problems();
     for wanted in [
         "no_key can't move: it has no primary key",
         "wrong_type can't move: its column customer_id is text, not uuid",
@@ -115,9 +116,9 @@ async fn missing_references_prepared_transactions_and_privileges_are_refused() {
         panic!("another answer")
     };
     assert!(
-        found.warnings.iter().any(|w| w.contains("public.plans hobby")),
+        found.warnings().iter().any(|w| w.contains("public.plans hobby")),
         "{:?}",
-        found.warnings
+        found.findings
     );
     sql(&world.target, "delete from subscriptions; delete from plans where id = 'hobby'").await;
     sql(&world.source, "begin; insert into platform_users values (gen_random_uuid(), 'p', 'p'); prepare transaction 'forgotten'").await;
@@ -180,7 +181,7 @@ async fn a_full_disk_on_the_target_is_found_before_the_start() {
     let Done::Preflight(found) = run.step(Step::Preflight).await.expect("passes") else {
         panic!("another answer")
     };
-    assert!(!found.warnings.iter().any(|warning| warning.contains("disk")), "{found:?}");
+    assert!(!found.warnings().iter().any(|warning| warning.contains("disk")), "{found:?}");
     steps(&run, &[Step::Guard]).await;
     // What its own copy has taken does not stand against a move.
     run.target = cramped(1_000);

@@ -57,6 +57,7 @@ pub(crate) fn a_move(world: &World) -> Run {
             target_http: false,
             tenant_host: String::new(),
             target_dedicated: false,
+            retain_from_us: 0,
         },
         rules: Rules::default(),
         source: Endpoint::Local(Box::new(world.mover(&world.source))),

@@ -65,9 +65,11 @@ impl Handler for ListTenants {
     ) -> command_reply::Outcome {
         match self.list().await {
             Ok(list) => command_reply::Outcome::TenantList(list),
-            Err((kind, message)) => {
-                command_reply::Outcome::Failed(wire::Failed { kind: kind.into(), message })
-            }
+            Err((kind, message)) => command_reply::Outcome::Failed(wire::Failed {
+                kind: kind.into(),
+                message,
+                preflight: None,
+            }),
         }
     }
 }

@@ -17,14 +17,14 @@ use self::standing::standing;
 use super::catalog::{self, Table};
 use super::copy;
 use super::error::MoveError;
+use super::report::{Preflight, Topic};
 use super::run::{Pair, Run, refusals};
-use super::spec::Preflight;
 use super::statements::TableSql;
 
 /// Reads both sides.
 ///
 /// # Errors
-/// [`MoveError::Refused`] with every problem.
+/// [`MoveError::Preflight`] with the whole report.
 pub async fn check(run: &Run, pair: &Pair) -> Result<Preflight, MoveError> {
     let (source, target) = (&pair.source, &pair.target);
     let mut problems = Vec::new();
@@ -84,8 +84,17 @@ pub async fn check(run: &Run, pair: &Pair) -> Result<Preflight, MoveError> {
         tenant_is_here(run, source, &here, &mut problems).await?;
         references(run, pair, &here, &mut problems, &mut warnings).await?;
     }
-    if !problems.is_empty() {
-        return Err(MoveError::Refused(problems));
+    let mut report =
+        Preflight { tables: verdicts, rows_estimated, bytes_estimated, ..Preflight::default() };
+    for problem in problems {
+        report.problem(Topic::Tables, problem, "");
     }
-    Ok(Preflight { tables: verdicts, warnings, rows_estimated, bytes_estimated })
+    for warning in warnings {
+        report.warn(Topic::Tables, warning, "");
+    }
+    report.sort();
+    if report.refuses() {
+        return Err(MoveError::Preflight(Box::new(report)));
+    }
+    Ok(report)
 }

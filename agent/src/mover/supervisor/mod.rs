@@ -201,7 +201,11 @@ impl Handler for Supervisor {
 }
 
 fn failed(kind: Kind, message: String) -> command_reply::Outcome {
-    command_reply::Outcome::Failed(wire::Failed { kind: kind.to_wire().into(), message })
+    command_reply::Outcome::Failed(wire::Failed {
+        kind: kind.to_wire().into(),
+        message,
+        preflight: None,
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -48,6 +48,13 @@ impl Supervisor {
             self.interrupt(&spec);
         }
         match self.locked(&spec, step, &progress).await {
+            Line::Done(Done::Preflight(report)) if report.refuses() => {
+                command_reply::Outcome::Failed(wire::Failed {
+                    kind: Kind::Refused.to_wire().into(),
+                    message: report.problems().join("; "),
+                    preflight: Some(report.to_wire()),
+                })
+            }
             Line::Done(done) => {
                 self.ended(&spec, step, &done);
                 command_reply::Outcome::MoveStepDone(done.to_wire(step))

@@ -354,5 +354,6 @@ pub(crate) fn failed(kind: FailureKind) -> command_reply::Outcome {
     command_reply::Outcome::Failed(wire::Failed {
         kind: kind.into(),
         message: format!("scripted {kind:?}"),
+        preflight: None,
     })
 }

@@ -89,6 +89,7 @@ fn a_failure_reads_as_its_kind_whatever_the_step() {
         let reply = command_reply::Outcome::Failed(wire::Failed {
             kind: kind.into(),
             message: "why".into(),
+            preflight: None,
         });
         let expected = Answer::of(outcome, "why");
         for step in Step::ALL {
