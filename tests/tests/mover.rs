@@ -5,6 +5,8 @@
 
 #[path = "mover/kills.rs"]
 mod kills;
+#[path = "mover/legs.rs"]
+mod legs;
 #[path = "mover/refusals.rs"]
 mod refusals;
 #[path = "mover/scene.rs"]

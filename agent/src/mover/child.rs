@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::catalog::Rules;
 use super::connect::Endpoint;
-use super::error::{Kind, MoveError};
+use super::error::{Kind, MoveError, Side};
 use super::fail::Fail;
 use super::run::{Run, Tuning};
 use super::spec::{Done, Progress, Spec, Step};
@@ -81,13 +81,21 @@ pub enum Reach {
 pub struct Order {
     pub spec: Spec,
     pub rules: Rules,
+    /// The database beside the agent: the source's, but for a clean-up at the
+    /// target.
     pub source: Login,
     pub target: Reach,
+    #[serde(default = "source")]
+    pub here: Side,
     /// Where fail points leave their mark, in tests.
     pub scratch: PathBuf,
     /// Pages per part of the copy, where a test wants small ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_part_pages: Option<u32>,
+}
+
+fn source() -> Side {
+    Side::Source
 }
 
 /// What a child says, one a line.
@@ -197,6 +205,7 @@ fn prepare(order: Order, fail: impl FnOnce(&Order) -> Fail) -> Result<Run, Child
     };
     let source = local(&order.source).map_err(setup)?;
     let target = match &order.target {
+        _ if order.here == Side::Target => source.clone(),
         Reach::Direct(login) => local(login).map_err(setup)?,
         Reach::Tunnel(identity) => {
             Endpoint::Through(Arc::new(Through::new(&order.spec, identity).map_err(setup)?))
@@ -212,6 +221,7 @@ fn prepare(order: Order, fail: impl FnOnce(&Order) -> Fail) -> Result<Run, Child
         rules: order.rules,
         source,
         target,
+        here: order.here,
         tuning,
         fail,
         progress: watch::Sender::new(Progress::default()),

@@ -1,5 +1,8 @@
 //! The key log, applied until little is left.
 //!
+//! "Source" and "target" are those of the leg: on the way back the new side's
+//! log is applied to the old copy.
+//!
 //! One source transaction takes keys off the log and reads their current rows
 //! in one snapshot; it stays open until the target has committed, so that a
 //! key is forgotten only after its row is durable there. Each batch is
@@ -14,6 +17,7 @@ use super::catalog::Table;
 use super::connect::Conn;
 use super::error::MoveError;
 use super::fence;
+use super::leg::Leg;
 use super::run::{Pair, Run};
 use super::spec::{Drained, Progress};
 use super::sql;
@@ -27,19 +31,20 @@ pub const SHORT: u64 = 200;
 ///
 /// # Errors
 /// [`MoveError::Mismatch`] when the target keeps another row than was sent.
-pub async fn run(run: &Run, pair: &Pair) -> Result<Drained, MoveError> {
-    let tables = run.guarded_tables(pair).await?;
-    let mut drain = Drain::prepare(run, pair, &tables).await?;
+pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<Drained, MoveError> {
+    let tables = run.guarded_tables(pair, leg).await?;
+    let mut drain = Drain::prepare(run, pair, leg, &tables).await?;
     let drained = drain.until_short().await?;
     drain.vacuum().await?;
-    run.fail.point("after_drain")?;
     Ok(drained)
 }
 
 /// A prepared drain over the pair's sessions.
 pub struct Drain<'a> {
     run: &'a Run,
-    pair: &'a Pair,
+    leg: Leg,
+    source: &'a Conn,
+    target: &'a Conn,
     sql: Vec<TableSql<'a>>,
     take_off: Statement,
     /// Delete, insert, compare and (where there are references) the check of
@@ -67,16 +72,20 @@ impl<'a> Drain<'a> {
     pub async fn prepare(
         run: &'a Run,
         pair: &'a Pair,
+        leg: Leg,
         tables: &'a [Table],
     ) -> Result<Self, MoveError> {
+        let (source, target) = (leg.from(pair), leg.to(pair));
         let sql: Vec<TableSql<'a>> =
             tables.iter().map(|table| TableSql::new(table, &run.spec)).collect();
-        let take_off = pair.source.prepare(&statements::take_off(&run.spec, &sql)).await?;
+        let take_off = source.prepare(&statements::take_off(&run.spec, leg, &sql)).await?;
         Ok(Self {
             apply: tables.iter().map(|_| None).collect(),
             references: references(tables),
             run,
-            pair,
+            leg,
+            source,
+            target,
             sql,
             take_off,
             keys: 0,
@@ -104,7 +113,6 @@ impl<'a> Drain<'a> {
             }
         }
         let remaining: i64 = self
-            .pair
             .source
             .one(&format!("select count(*) from {}", sql::log_table(self.run.spec.move_id)), &[])
             .await?
@@ -135,7 +143,7 @@ impl<'a> Drain<'a> {
         if outcome.is_err() {
             // Both roll back; a connection that is gone did so by itself, and
             // the first error is the one to tell.
-            for conn in [&self.pair.target, &self.pair.source] {
+            for conn in [self.target, self.source] {
                 if let Err(error) = conn.batch("ROLLBACK").await {
                     tracing::debug!(%error, "rollback after a failed batch");
                 }
@@ -145,7 +153,7 @@ impl<'a> Drain<'a> {
     }
 
     async fn transact(&mut self, limit: Option<i64>, mode: Mode) -> Result<u64, MoveError> {
-        let (source, target) = (&self.pair.source, &self.pair.target);
+        let (source, target) = (self.source, self.target);
         source
             .batch("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL synchronous_commit = off")
             .await?;
@@ -158,19 +166,15 @@ impl<'a> Drain<'a> {
             source.batch("ROLLBACK").await?;
             return Ok(0);
         }
-        let mut batch = Batch::default();
-        for row in &rows {
-            let tab: i16 = row.get(0);
-            batch.push(usize::try_from(tab).unwrap_or(usize::MAX), row.get(1), row.get(2));
-        }
-        self.run.fail.point("mid_drain")?;
+        let batch = Batch::of(&rows);
+        self.run.fail.on("mid_drain", self.leg)?;
 
         target
             .batch(
                 "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL synchronous_commit = on",
             )
             .await?;
-        fence::standby(&self.run.spec, target, "FOR UPDATE").await?;
+        fence::waits(&self.run.spec, self.leg, target, "FOR UPDATE").await?;
         for (number, group) in &batch.groups {
             self.ready(*number).await?;
             let (Some(sql), Some(Some(apply))) = (self.sql.get(*number), self.apply.get(*number))
@@ -179,7 +183,7 @@ impl<'a> Drain<'a> {
                     "the key log names the unknown table {number}"
                 )));
             };
-            let target = &self.pair.target;
+            let target = self.target;
             let keys: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
                 group.keys.iter().map(|column| column as _).collect();
             let mut keys_and_rows = keys.clone();
@@ -221,16 +225,17 @@ impl<'a> Drain<'a> {
                 if let Some(row) = missing.first() {
                     let what: String = row.get(0);
                     return Err(MoveError::refused(format!(
-                        "a row of {} points to a row that the target lacks: {what}",
-                        sql.table.name
+                        "a row of {} points to a row that the {} lacks: {what}",
+                        sql.table.name,
+                        target.side()
                     )));
                 }
             }
         }
-        self.pair.target.batch("COMMIT").await?;
-        self.run.fail.point("between_commits")?;
-        self.pair.source.batch("COMMIT").await?;
-        let keys = batch.keys as u64;
+        self.target.batch("COMMIT").await?;
+        self.run.fail.on("between_commits", self.leg)?;
+        self.source.batch("COMMIT").await?;
+        let keys = rows.len() as u64;
         self.keys += keys;
         Ok(keys)
     }
@@ -241,7 +246,7 @@ impl<'a> Drain<'a> {
         if slot.is_some() {
             return Ok(());
         }
-        let target: &Conn = &self.pair.target;
+        let target = self.target;
         let arg = |at: usize| format!("${}::text[]", at + 1);
         let rows = format!("${}::text[]", sql.key_width() + 1);
         let references = &self.references;
@@ -267,7 +272,7 @@ impl<'a> Drain<'a> {
     /// # Errors
     /// What the source said.
     pub async fn vacuum(&self) -> Result<(), MoveError> {
-        self.pair.source.batch(&format!("VACUUM {}", sql::log_table(self.run.spec.move_id))).await
+        self.source.batch(&format!("VACUUM {}", sql::log_table(self.run.spec.move_id))).await
     }
 
     /// Keys drained so far.

@@ -11,6 +11,16 @@ pub enum Side {
     Target,
 }
 
+impl Side {
+    /// The one that it isn't.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Source => Self::Target,
+            Self::Target => Self::Source,
+        }
+    }
+}
+
 impl std::fmt::Display for Side {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -63,7 +73,7 @@ pub enum MoveError {
     )]
     TwoActive { tenant: String, source_epoch: i64, target_epoch: i64 },
     /// The two sides differ where they must not.
-    #[error("{table}: source and target differ at {keys}; the source stays active")]
+    #[error("{table}: source and target differ at {keys}; the side that is active stays so")]
     Mismatch { table: String, keys: String },
     /// A lock was not to be had.
     #[error("{what} waits for {blockers}; nothing was changed, try again")]

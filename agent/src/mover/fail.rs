@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::error::MoveError;
+use super::leg::Leg;
 use super::spec::Step;
 
 /// What happens at a fail point.
@@ -58,6 +59,26 @@ pub fn points(step: Step) -> &'static [&'static str] {
             "after_activate",
             "after_cut_over",
         ],
+        Step::WayBack => &[
+            "before_way_back",
+            "back_after_arm",
+            "back_mid_drain",
+            "back_between_commits",
+            "back_mid_verify",
+            "back_mid_mirror",
+            "after_way_back",
+        ],
+        Step::RollBack => &[
+            "before_roll_back",
+            "back_after_take",
+            "back_after_prepare",
+            "back_after_moved",
+            "back_before_place",
+            "back_after_activate",
+            "after_roll_back",
+        ],
+        Step::CleanUp => &["before_clean_up", "mid_clean_up", "after_clean_up"],
+        Step::Abandon => &["before_abandon", "mid_abandon", "after_abandon"],
         Step::Finish => &["before_finish", "mid_finish", "after_finish"],
         Step::Undo => &["before_undo", "mid_undo", "after_undo"],
         Step::Recover => &["before_recover", "after_recover"],
@@ -103,6 +124,20 @@ impl Fail {
     /// [`MoveError::FailPoint`] where a test asked for it.
     pub fn after(&self, step: Step) -> Result<(), MoveError> {
         points(step).last().map_or(Ok(()), |point| self.point(point))
+    }
+
+    /// The place called `here` was reached on a leg: on one that goes back its
+    /// name begins with `back_`.
+    ///
+    /// # Errors
+    /// [`MoveError::FailPoint`] where a test asked for it.
+    pub fn on(&self, here: &'static str, leg: Leg) -> Result<(), MoveError> {
+        if !leg.is_back() {
+            return self.point(here);
+        }
+        let mut back = [Step::WayBack, Step::RollBack].into_iter().flat_map(points);
+        back.find(|point| point.strip_prefix("back_") == Some(here))
+            .map_or(Ok(()), |point| self.point(point))
     }
 
     /// The place called `here` was reached.

@@ -6,6 +6,7 @@ use webhost_proto::ids::{Epoch, MoveId, TenantId};
 
 use super::connect::Conn;
 use super::error::MoveError;
+use super::leg::Leg;
 use super::spec::Spec;
 use super::sql::{self, Lock, SCHEMA};
 
@@ -90,24 +91,39 @@ pub async fn read(conn: &Conn, tenant: TenantId, lock: bool) -> Result<Option<Fe
 /// # Errors
 /// [`MoveError::Refused`].
 pub(super) async fn standby(spec: &Spec, target: &Conn, lock: &str) -> Result<(), MoveError> {
-    let rows = target.query(&standby_query(spec, lock), &[]).await?;
-    if rows.len() == 1 { Ok(()) } else { Err(not_standby(spec)) }
+    waits(spec, Leg::FORTH, target, lock).await
 }
 
-pub(super) fn standby_query(spec: &Spec, lock: &str) -> String {
+/// [`standby`] for the side that any leg goes to.
+pub(super) async fn waits(
+    spec: &Spec,
+    leg: Leg,
+    conn: &Conn,
+    lock: &str,
+) -> Result<(), MoveError> {
+    let rows = conn.query(&waits_query(spec, leg, lock), &[]).await?;
+    if rows.len() == 1 { Ok(()) } else { Err(not_waiting(spec, leg)) }
+}
+
+pub(super) fn waits_query(spec: &Spec, leg: Leg, lock: &str) -> String {
     format!(
         "SELECT epoch FROM {SCHEMA}.fence WHERE customer_id = {} AND move_id = {} \
-         AND state = 'standby' AND epoch = {} {lock}",
+         AND state = '{}' AND epoch = {} {lock}",
         sql::tenant_literal(spec.tenant),
         sql::move_literal(spec.move_id),
-        spec.epoch_sql()
+        leg.waits_as().as_str(),
+        leg.epoch_sql(spec)
     )
 }
 
-pub(super) fn not_standby(spec: &Spec) -> MoveError {
+pub(super) fn not_waiting(spec: &Spec, leg: Leg) -> MoveError {
     MoveError::refused(format!(
-        "the target does not stand by for move {} of tenant {} at epoch {}; nothing was written there",
-        spec.move_id, spec.tenant, spec.epoch
+        "the {} is not '{}' for move {} of tenant {} at epoch {}; nothing was written there",
+        leg.to_side(),
+        leg.waits_as().as_str(),
+        spec.move_id,
+        spec.tenant,
+        leg.epoch(spec)
     ))
 }
 

@@ -1,32 +1,39 @@
-//! After the switch: what the move no longer needs goes.
+//! The end of a move: the way back is closed, and what it needed goes.
 //!
-//! The fence rows stay on both sides, and the source keeps its guard: a writer
-//! that still comes there is told the new place. The key log goes only here,
-//! long after the target's activation was durable.
+//! It works after the cut-over and after a roll back alike: the side that
+//! serves the tenant is freed of everything, the other one keeps its fence row
+//! and a guard that only refuses, so that a writer that still comes there is
+//! told the new place. The logs go only here, long after the last activation
+//! was durable.
 
 use super::connect::Conn;
-use super::error::MoveError;
+use super::error::{MoveError, Side};
 use super::guard;
 use super::run::{Pair, Run};
 use super::sql::{self, SCHEMA};
 
-/// When this returns, the target carries no guard, log or ledger of the move,
-/// and the source a guard that only refuses. Idempotent.
+/// When this returns, the `serving` side carries no guard, log or ledger of
+/// the move, and the other one a guard that only refuses. Idempotent.
 ///
 /// # Errors
 /// [`MoveError::Blocked`] when a table stayed locked.
-pub async fn run(run: &Run, pair: &Pair) -> Result<(), MoveError> {
+pub async fn run(run: &Run, pair: &Pair, serving: Side) -> Result<(), MoveError> {
     let spec = &run.spec;
-    if let Some(tables) = run.remembered(&pair.source).await? {
-        guard::stop_logging(&pair.source, spec, &tables).await?;
-        guard::drop_triggers(&pair.target, spec, &tables).await?;
-        run.fail.point("mid_finish")?;
-        pair.source
-            .batch(&format!("DROP TABLE IF EXISTS {}", sql::log_table(spec.move_id)))
-            .await?;
+    let serves = pair.side(serving);
+    let left = pair.side(serving.other());
+    // The guards first: what still logs needs its log.
+    if let Some(tables) = run.remembered(left).await? {
+        guard::only_refuse(left, spec, &tables).await?;
+        guard::drop_log(left, spec).await?;
     }
-    forget(run, &pair.target).await?;
-    forget(run, &pair.source).await
+    run.fail.point("mid_finish")?;
+    // Another move that has guards there since is not in this list.
+    if let Some(tables) = run.remembered(serves).await? {
+        guard::drop_triggers(serves, spec, &tables).await?;
+        guard::drop_log(serves, spec).await?;
+    }
+    forget(run, serves).await?;
+    forget(run, left).await
 }
 
 /// Removes the move's own rows on one side; the fence row stays.

@@ -3,16 +3,20 @@
 use webhost_proto::ids::{Epoch, MoveId};
 
 use super::fence::{Fence, State};
+use super::leg::Leg;
 
 /// How a move stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// The source serves the tenant: work goes on, or is undone.
-    Before,
-    /// `moved` is durable and the target is not active yet: only forward.
-    PastThePoint,
-    /// The target serves the tenant, or did: the switch is done.
-    Switched,
+    /// The leg's first side serves the tenant: for leg 0 the source, and work
+    /// goes on or is undone; for leg 1 the target, and the way may lead back.
+    Before(Leg),
+    /// The leg's `moved` is durable and its other side not active yet: only
+    /// forward.
+    PastThePoint(Leg),
+    /// The target served the tenant by this move, and another move has taken
+    /// it over since.
+    Elsewhere,
     /// Both say that they serve it.
     TwoActive,
     /// The rows belong to another move or a later epoch; this order is old.
@@ -30,37 +34,51 @@ pub fn standing(
 ) -> Standing {
     let source_state = source.map_or(State::Active, |fence| fence.state);
     let source_epoch = source.map_or(Epoch(0), |fence| fence.epoch);
-    let target_active = target.is_some_and(|fence| fence.state == State::Active);
+    // The leg that begins with what the source's row says.
+    let leg = Leg::beginning_at(epoch, source_epoch);
     match source_state {
-        State::Active if target_active => Standing::TwoActive,
-        State::Active if source_epoch > epoch => {
-            Standing::Stale("the source's fence has a later epoch")
+        State::Active if target.is_some_and(|fence| fence.state == State::Active) => {
+            Standing::TwoActive
         }
-        State::Active if target.is_some_and(|fence| fence.epoch > epoch) => {
-            Standing::Stale("the target's fence has a later epoch")
-        }
-        State::Active => Standing::Before,
+        State::Active => match leg {
+            Some(leg)
+                if leg > Leg::BACK
+                    && !leg.is_back()
+                    && leg.serves(move_id, epoch, source)
+                    && leg.waits(move_id, epoch, target) =>
+            {
+                Standing::Before(leg)
+            }
+            Some(leg) if leg > Leg::FORTH => {
+                Standing::Stale("the source's fence has a later epoch")
+            }
+            _ if target.is_some_and(|fence| fence.epoch > epoch) => {
+                Standing::Stale("the target's fence has a later epoch")
+            }
+            _ => Standing::Before(Leg::FORTH),
+        },
         State::Standby => Standing::Stale("the source is itself the target of a move"),
         State::Moved => {
-            if source.and_then(|fence| fence.move_id) != Some(move_id)
-                || source_epoch != epoch.next()
-            {
+            let (Some(back), true) = (
+                leg.filter(|leg| leg.is_back()),
+                source.and_then(|fence| fence.move_id) == Some(move_id),
+            ) else {
                 return Standing::Stale("the tenant left the source by another move");
-            }
-            match target {
-                Some(fence)
-                    if fence.state == State::Standby
-                        && fence.epoch == epoch
-                        && fence.move_id == Some(move_id) =>
-                {
-                    Standing::PastThePoint
-                }
-                Some(fence) if fence.epoch >= epoch.next() => Standing::Switched,
+            };
+            let forth = back.previous().unwrap_or(Leg::FORTH);
+            let after = back.next();
+            if back.serves(move_id, epoch, target) {
+                Standing::Before(back)
+            } else if forth.waits(move_id, epoch, target) {
+                Standing::PastThePoint(forth)
+            } else if after.waits(move_id, epoch, target) {
+                Standing::PastThePoint(back)
+            } else if target.is_some_and(|fence| fence.epoch >= source_epoch) {
+                Standing::Elsewhere
+            } else {
                 // The target lost its fence row: a person must look, and
                 // nothing here may guess.
-                _ => {
-                    Standing::Stale("the source says moved, the target's fence row does not match")
-                }
+                Standing::Stale("the source says moved, the target's fence row does not match")
             }
         }
     }
@@ -78,17 +96,29 @@ mod tests {
         let (active, standby, moved) = (State::Active, State::Standby, State::Moved);
         let stale = |standing| matches!(standing, Standing::Stale(_));
         let of = |source, target| standing(ours, Epoch(3), source, target);
+        let leg = |number| Leg::beginning_at(Epoch(0), Epoch(number)).expect("a leg");
+        let before = |number| Standing::Before(leg(number));
+        let past = |number| Standing::PastThePoint(leg(number));
 
         for (source, target, want) in [
-            (None, None, Standing::Before),
-            (row(active, 3, Some(ours)), None, Standing::Before),
-            (row(active, 2, None), row(moved, 1, Some(other)), Standing::Before),
-            (row(active, 3, Some(ours)), row(standby, 3, Some(ours)), Standing::Before),
-            (row(moved, 4, Some(ours)), row(standby, 3, Some(ours)), Standing::PastThePoint),
-            (row(moved, 4, Some(ours)), row(active, 4, Some(ours)), Standing::Switched),
+            (None, None, before(0)),
+            (row(active, 3, Some(ours)), None, before(0)),
+            (row(active, 2, None), row(moved, 1, Some(other)), before(0)),
+            (row(active, 3, Some(ours)), row(standby, 3, Some(ours)), before(0)),
+            (row(moved, 4, Some(ours)), row(standby, 3, Some(ours)), past(0)),
+            (row(moved, 4, Some(ours)), row(active, 4, Some(ours)), before(1)),
+            (row(moved, 4, Some(ours)), row(moved, 5, Some(ours)), past(1)),
+            (row(active, 5, Some(ours)), row(moved, 5, Some(ours)), before(2)),
+            (row(moved, 6, Some(ours)), row(moved, 5, Some(ours)), past(2)),
+            (row(moved, 6, Some(ours)), row(active, 6, Some(ours)), before(3)),
+            (row(moved, 6, Some(ours)), row(moved, 7, Some(ours)), past(3)),
+            (row(active, 7, Some(ours)), row(moved, 7, Some(ours)), before(4)),
             // The tenant has moved on from the target meanwhile.
-            (row(moved, 4, Some(ours)), row(moved, 5, Some(other)), Standing::Switched),
+            (row(moved, 4, Some(ours)), row(active, 4, Some(other)), Standing::Elsewhere),
+            (row(moved, 4, Some(ours)), row(active, 4, None), Standing::Elsewhere),
+            (row(moved, 4, Some(ours)), row(moved, 5, Some(other)), Standing::Elsewhere),
             (row(active, 3, Some(ours)), row(active, 4, Some(ours)), Standing::TwoActive),
+            (row(active, 5, Some(ours)), row(active, 4, Some(ours)), Standing::TwoActive),
             (None, row(active, 1, None), Standing::TwoActive),
         ] {
             assert_eq!(of(source, target), want, "{source:?} {target:?}");
@@ -98,11 +128,40 @@ mod tests {
             (row(active, 3, Some(ours)), row(standby, 7, Some(other))),
             (row(standby, 3, Some(ours)), None),
             (row(moved, 4, Some(other)), row(standby, 3, Some(ours))),
-            (row(moved, 9, Some(ours)), row(standby, 3, Some(ours))),
+            (row(moved, 2, Some(ours)), row(standby, 3, Some(ours))),
+            (row(moved, 5, Some(ours)), row(moved, 5, Some(ours))),
             (row(moved, 4, Some(ours)), None),
             (row(moved, 4, Some(ours)), row(standby, 3, Some(other))),
+            // Rolled back, and taken over by another move since.
+            (row(active, 5, Some(other)), row(moved, 5, Some(ours))),
+            (row(active, 5, Some(ours)), row(standby, 5, Some(other))),
+            (row(active, 5, Some(ours)), row(moved, 3, Some(ours))),
         ] {
             assert!(stale(of(source, target)), "{source:?} {target:?}");
+        }
+    }
+
+    /// Walks the rows through every commit of many legs: each is read as what
+    /// it is, one side is active or the way forward is known, and a row that
+    /// never came to be is no standing of ours.
+    #[test]
+    fn every_commit_of_a_hundred_legs_is_known() {
+        let ours = MoveId::generate();
+        let mut rows = [(State::Active, 7_u64), (State::Standby, 7)];
+        for number in 0..100_u64 {
+            let leg = Leg::beginning_at(Epoch(0), Epoch(number)).expect("a leg");
+            let (from, to) = if leg.is_back() { (1, 0) } else { (0, 1) };
+            let read = |rows: &[(State, u64); 2]| {
+                let row = |at: usize| {
+                    let (state, epoch) = rows[at];
+                    Some(Fence { state, epoch: Epoch(epoch), move_id: Some(ours) })
+                };
+                standing(ours, Epoch(7), row(0), row(1))
+            };
+            assert_eq!(read(&rows), Standing::Before(leg));
+            rows[from] = (State::Moved, 7 + number + 1);
+            assert_eq!(read(&rows), Standing::PastThePoint(leg));
+            rows[to] = (State::Active, 7 + number + 1);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One step of one move: sessions opened, standing read, work done.
 
+mod dispatch;
+
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -9,10 +11,11 @@ use super::connect::{Conn, Endpoint};
 use super::error::{Kind, MoveError, Side};
 use super::fail::Fail;
 use super::fence;
+use super::leg::Leg;
 use super::recover::{self, Standing};
-use super::spec::{CutOver, Done, Preflight, Progress, Serving, Spec, Step};
+use super::spec::{Done, Preflight, Progress, Spec, Step};
 use super::sql::{self, Lock, SCHEMA};
-use super::{copy, cut_over, drain, finish, guard, preflight, undo, verify};
+use super::{guard, preflight, way_back};
 
 /// What may be set differently in tests.
 #[derive(Clone, Debug)]
@@ -25,6 +28,13 @@ pub struct Tuning {
     pub drain_patience: Duration,
     /// How often the fence is tried.
     pub fence_attempts: u32,
+    /// The last leg that a cut-over may do: a move goes there, and perhaps
+    /// back. Tests and benchmarks go there and back for long.
+    pub last_leg: u64,
+    /// Between two rounds of a way back whose log is short.
+    pub way_back_pause: Duration,
+    /// Between two exact comparisons of a way back.
+    pub way_back_verify: Duration,
 }
 
 impl Default for Tuning {
@@ -34,9 +44,15 @@ impl Default for Tuning {
             drain_batch: 2_000,
             drain_patience: Duration::from_secs(60),
             fence_attempts: 40,
+            last_leg: 1,
+            way_back_pause: Duration::from_secs(1),
+            way_back_verify: Duration::from_secs(3600),
         }
     }
 }
+
+/// Between two tries of a way back whose databases can't be reached.
+const WAY_BACK_AGAIN: Duration = Duration::from_secs(2);
 
 /// All that a step needs.
 pub struct Run {
@@ -44,6 +60,8 @@ pub struct Run {
     pub rules: Rules,
     pub source: Endpoint,
     pub target: Endpoint,
+    /// The side beside this process: what needs one database works there.
+    pub here: Side,
     pub tuning: Tuning,
     pub fail: Fail,
     /// The latest progress; a slow reader misses some.
@@ -55,6 +73,16 @@ pub struct Run {
 pub struct Pair {
     pub source: Conn,
     pub target: Conn,
+}
+
+impl Pair {
+    /// The session with one side.
+    pub fn side(&self, side: Side) -> &Conn {
+        match side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
+        }
+    }
 }
 
 impl Run {
@@ -73,16 +101,30 @@ impl Run {
         if step == Step::Preflight {
             return self.preflight().await.map(Done::Preflight);
         }
-        let outcome = self.attempt(step).await;
+        let mut way_back = way_back::State::default();
+        let outcome = loop {
+            match self.attempt(step, &mut way_back).await {
+                Err(error) if step == Step::WayBack && way_back::goes_on(self, &error) => {
+                    tracing::warn!(%error, "the old copy is not kept up to date; trying again");
+                    tokio::time::sleep(WAY_BACK_AGAIN.min(way_back::remaining(self))).await;
+                }
+                // Its time ended while a database was out of reach.
+                Err(error) if step == Step::WayBack && way_back::is_over(self, &error) => {
+                    break Ok(Done::WayBack(way_back.done()));
+                }
+                other => break other,
+            }
+        };
+        let switches = matches!(step, Step::CutOver | Step::RollBack);
         match outcome {
             // Whether `moved` was committed is not known when a connection
             // broke in the cut-over: new sessions read it off the fence rows.
-            Err(error) if step == Step::CutOver && error.kind() == Kind::Interrupted => {
+            Err(error) if switches && error.kind() == Kind::Interrupted => {
                 if matches!(error, MoveError::FailPoint(_)) {
                     return Err(error);
                 }
-                match self.settled().await {
-                    Ok(Some(result)) => Ok(Done::CutOver(result)),
+                match self.switched_after_all(step).await {
+                    Ok(Some(done)) => Ok(done),
                     Ok(None) => Err(error),
                     Err(second) => {
                         tracing::warn!(%second, "the fence rows could not be read yet");
@@ -100,55 +142,6 @@ impl Run {
             target: self.connect(Side::Target).await?,
         };
         preflight::check(self, &pair).await
-    }
-
-    async fn attempt(&self, step: Step) -> Result<Done, MoveError> {
-        let pair = self.open().await?;
-        let switched = match self.standing(&pair).await? {
-            Standing::Before => None,
-            Standing::PastThePoint => Some(cut_over::forward(self, &pair).await?),
-            Standing::Switched => Some(self.already_switched(&pair).await?),
-            Standing::TwoActive => return Err(self.two_active(&pair).await),
-            Standing::Stale(why) => {
-                return Err(MoveError::refused(format!(
-                    "move {} of tenant {} at epoch {}: {why}",
-                    self.spec.move_id, self.spec.tenant, self.spec.epoch
-                )));
-            }
-        };
-        match (step, switched) {
-            (Step::Recover, None) => Ok(Done::Recover(Serving::Source)),
-            (Step::Recover, Some(_)) => Ok(Done::Recover(Serving::Target)),
-            (Step::CutOver, Some(result)) => Ok(Done::CutOver(result)),
-            (Step::CutOver, None) => cut_over::run(self, &pair).await.map(Done::CutOver),
-            (Step::Finish, Some(_)) => finish::run(self, &pair).await.map(|()| Done::Finish),
-            (Step::Finish, None) => {
-                Err(MoveError::refused("the tenant was not switched yet: cut over or undo"))
-            }
-            (Step::Undo, Some(_)) => Err(MoveError::refused(
-                "the move is past its point of no return: the target serves the tenant",
-            )),
-            (Step::Undo, None) => undo::run(self, &pair).await.map(|()| Done::Undo),
-            (Step::Guard, None) => guard::install(self, &pair).await.map(|()| Done::Guard),
-            (Step::Copy, None) => copy::run(self, &pair).await.map(Done::Copy),
-            (Step::Drain, None) => drain::run(self, &pair).await.map(Done::Drain),
-            (Step::Verify, None) => verify::run(self, &pair).await.map(Done::Verify),
-            (Step::Guard | Step::Copy | Step::Drain | Step::Verify, Some(_)) => {
-                Err(MoveError::refused(format!("{step}: the tenant was switched already")))
-            }
-            (Step::Preflight, _) => self.preflight().await.map(Done::Preflight),
-        }
-    }
-
-    /// A fresh look after a cut-over whose end is not known.
-    async fn settled(&self) -> Result<Option<CutOver>, MoveError> {
-        let pair = self.open().await?;
-        match self.standing(&pair).await? {
-            Standing::PastThePoint => Ok(Some(cut_over::forward(self, &pair).await?)),
-            Standing::Switched => Ok(Some(self.already_switched(&pair).await?)),
-            Standing::TwoActive => Err(self.two_active(&pair).await),
-            Standing::Before | Standing::Stale(_) => Ok(None),
-        }
     }
 
     /// A session of this move with one side.
@@ -224,28 +217,6 @@ impl Run {
         error
     }
 
-    async fn already_switched(&self, pair: &Pair) -> Result<CutOver, MoveError> {
-        cut_over::publish(self, pair).await?;
-        let row = pair
-            .target
-            .one(
-                &format!(
-                    "select epoch, (extract(epoch from updated_at) * 1000000)::int8 \
-                     from {SCHEMA}.fence where customer_id = {}",
-                    sql::tenant_literal(self.spec.tenant)
-                ),
-                &[],
-            )
-            .await?;
-        Ok(CutOver {
-            epoch: self.spec.epoch.next(),
-            fence_us: 0,
-            keys_in_fence: 0,
-            activated_at_us: row.get(1),
-            recovered: true,
-        })
-    }
-
     /// The tables as both sides have them now.
     ///
     /// # Errors
@@ -263,13 +234,8 @@ impl Run {
     /// # Errors
     /// [`MoveError::Refused`] without guards, or when the tables have changed
     /// since: rows of a table without guard would be lost.
-    pub async fn guarded_tables(&self, pair: &Pair) -> Result<Vec<Table>, MoveError> {
-        let Some(tables) = self.remembered(&pair.source).await? else {
-            return Err(MoveError::refused(format!(
-                "move {} has no guards on the source: run the step guard first",
-                self.spec.move_id
-            )));
-        };
+    pub async fn guarded_tables(&self, pair: &Pair, leg: Leg) -> Result<Vec<Table>, MoveError> {
+        let tables = self.tables(pair).await?;
         let now = self.discover_both(pair).await?;
         if now != tables {
             let changed: Vec<&str> = now
@@ -283,9 +249,24 @@ impl Run {
                 changed.join(", ")
             )));
         }
-        guard::check(&pair.source, &self.spec, &tables).await?;
-        guard::check(&pair.target, &self.spec, &tables).await?;
+        let coming = guard::Kind::Coming { alone: false };
+        let source = if leg == Leg::FORTH { guard::Kind::Serving } else { coming };
+        guard::check(&pair.source, &self.spec, &tables, source).await?;
+        guard::check(&pair.target, &self.spec, &tables, coming).await?;
         Ok(tables)
+    }
+
+    /// The tables that the guard step wrote down.
+    ///
+    /// # Errors
+    /// [`MoveError::Refused`] without guards.
+    pub async fn tables(&self, pair: &Pair) -> Result<Vec<Table>, MoveError> {
+        self.remembered(&pair.source).await?.ok_or_else(|| {
+            MoveError::refused(format!(
+                "move {} has no guards on the source: it was never begun, or is finished and its way back closed",
+                self.spec.move_id
+            ))
+        })
     }
 
     /// What the guard step wrote down on one side; none when it did not run.

@@ -1,11 +1,16 @@
 //! What a move is, what a step answers: the types that travel between agent
 //! and child process, and their conversion to and from the wire.
 
+mod outcome;
+
 use serde::{Deserialize, Serialize};
 use webhost_proto::ids::{Epoch, IdError, MoveId, NodeId, TenantId};
 use webhost_proto::wire;
 
 pub use super::report::{Finding, Level, Preflight, Verdict, VerdictKind};
+pub use outcome::{
+    CleanedUp, Copied, CutOver, Done, Drained, Progress, Serving, Verified, WayBack,
+};
 
 /// Bytes that no log may show.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +37,9 @@ pub struct Spec {
     pub ticket: Secret,
     /// What a writer that comes to the old database is told.
     pub target_place: String,
+    /// What a writer that comes to the new database after a roll back is told.
+    #[serde(default)]
+    pub source_place: String,
     /// 0 is unlimited.
     pub max_rows_per_second: u64,
     /// The target's agent takes the tenant's HTTP requests.
@@ -48,6 +56,9 @@ pub struct Spec {
     /// series older than this stay behind. 0 moves everything.
     #[serde(default)]
     pub retain_from_us: i64,
+    /// When the way back ends, in microseconds since 1970; 0 opens none.
+    #[serde(default)]
+    pub way_back_until_us: i64,
 }
 
 /// A move order that can't be read.
@@ -69,7 +80,8 @@ impl Spec {
     /// # Errors
     /// [`SpecError`], naming the field.
     pub fn from_wire(spec: &wire::MoveSpec) -> Result<Self, SpecError> {
-        if i64::try_from(spec.epoch).map_or(true, |epoch| epoch == i64::MAX) {
+        // Each leg of the move adds one.
+        if i64::try_from(spec.epoch).map_or(true, |epoch| epoch > i64::MAX / 2) {
             return Err(SpecError::Epoch(spec.epoch));
         }
         if spec.retain_from_us < 0 {
@@ -78,20 +90,28 @@ impl Spec {
         if spec.target_place.is_empty() {
             return Err(SpecError::Missing("target_place"));
         }
+        let source_node = NodeId::from_wire(&spec.source_node_id)?;
         Ok(Self {
             move_id: MoveId::from_wire(&spec.move_id)?,
             tenant: TenantId::from_wire(&spec.tenant_id)?,
             epoch: Epoch(spec.epoch),
-            source_node: NodeId::from_wire(&spec.source_node_id)?,
+            source_node,
             target_node: NodeId::from_wire(&spec.target_node_id)?,
             target_tunnel: spec.target_tunnel.clone(),
             ticket: Secret(spec.ticket.clone()),
             target_place: spec.target_place.clone(),
+            // A place without a name would read as "try again here".
+            source_place: if spec.source_place.is_empty() {
+                source_node.to_string()
+            } else {
+                spec.source_place.clone()
+            },
             max_rows_per_second: spec.max_rows_per_second,
             target_http: spec.target_http,
             tenant_host: spec.tenant_host.clone(),
             target_dedicated: spec.target_dedicated,
             retain_from_us: spec.retain_from_us,
+            way_back_until_us: spec.way_back_until_us,
         })
     }
 
@@ -112,22 +132,34 @@ pub enum Step {
     Drain,
     Verify,
     CutOver,
+    /// Keeps the old copy up to date; runs as long as the way back is open.
+    WayBack,
+    /// The cut-over in the other direction.
+    RollBack,
     Finish,
+    /// Deletes the copy that serves nobody. Works beside one database alone.
+    CleanUp,
     Undo,
+    /// The source lets go of the move, without the target.
+    Abandon,
     Recover,
 }
 
 impl Step {
     /// All of them; a test holds it against what a message can name.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Preflight,
         Self::Guard,
         Self::Copy,
         Self::Drain,
         Self::Verify,
         Self::CutOver,
+        Self::WayBack,
+        Self::RollBack,
         Self::Finish,
+        Self::CleanUp,
         Self::Undo,
+        Self::Abandon,
         Self::Recover,
     ];
 
@@ -137,7 +169,26 @@ impl Step {
     pub fn leaves_the_source_active(self) -> bool {
         match self {
             Self::Preflight | Self::Guard | Self::Copy | Self::Drain | Self::Verify => true,
-            Self::CutOver | Self::Finish | Self::Undo | Self::Recover => false,
+            Self::CutOver
+            | Self::WayBack
+            | Self::RollBack
+            | Self::Finish
+            | Self::CleanUp
+            | Self::Undo
+            | Self::Abandon
+            | Self::Recover => false,
+        }
+    }
+
+    /// Whether this step, while it runs, is ended by the command for `next`: a
+    /// long one by an undo, a way back by whatever comes after it, and by the
+    /// coordinator's own order for a way back that resumed without it.
+    pub fn ends_for(self, next: Self) -> bool {
+        match next {
+            Self::Undo | Self::Abandon => self.leaves_the_source_active(),
+            Self::WayBack | Self::RollBack | Self::Finish => self == Self::WayBack,
+            Self::CleanUp => self == Self::CleanUp,
+            _ => false,
         }
     }
 
@@ -152,11 +203,11 @@ impl Step {
             wire::MoveStepKind::CutOver => Self::CutOver,
             wire::MoveStepKind::Finish => Self::Finish,
             wire::MoveStepKind::Undo => Self::Undo,
-            wire::MoveStepKind::Unspecified
-            | wire::MoveStepKind::WayBack
-            | wire::MoveStepKind::RollBack
-            | wire::MoveStepKind::CleanUp
-            | wire::MoveStepKind::Abandon => return None,
+            wire::MoveStepKind::WayBack => Self::WayBack,
+            wire::MoveStepKind::RollBack => Self::RollBack,
+            wire::MoveStepKind::CleanUp => Self::CleanUp,
+            wire::MoveStepKind::Abandon => Self::Abandon,
+            wire::MoveStepKind::Unspecified => return None,
         })
     }
 
@@ -169,7 +220,11 @@ impl Step {
             Self::Drain => wire::MoveStepKind::Drain,
             Self::Verify => wire::MoveStepKind::Verify,
             Self::CutOver => wire::MoveStepKind::CutOver,
+            Self::WayBack => wire::MoveStepKind::WayBack,
+            Self::RollBack => wire::MoveStepKind::RollBack,
             Self::Finish => wire::MoveStepKind::Finish,
+            Self::CleanUp => wire::MoveStepKind::CleanUp,
+            Self::Abandon => wire::MoveStepKind::Abandon,
             Self::Undo => wire::MoveStepKind::Undo,
             Self::Recover => wire::MoveStepKind::Unspecified,
         }
@@ -185,117 +240,14 @@ impl std::fmt::Display for Step {
             Self::Drain => "drain",
             Self::Verify => "verify",
             Self::CutOver => "cut over",
+            Self::WayBack => "way back",
+            Self::RollBack => "roll back",
             Self::Finish => "finish",
+            Self::CleanUp => "clean up",
+            Self::Abandon => "abandon",
             Self::Undo => "undo",
             Self::Recover => "recover",
         })
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Copied {
-    pub rows: u64,
-    pub bytes: u64,
-    pub duration_us: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Drained {
-    pub keys: u64,
-    pub remaining: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verified {
-    pub rows_compared: u64,
-    pub keys_excluded: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CutOver {
-    pub epoch: Epoch,
-    pub fence_us: u64,
-    pub keys_in_fence: u64,
-    pub activated_at_us: i64,
-    pub recovered: bool,
-}
-
-/// How a step ended well.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Done {
-    Preflight(Preflight),
-    Guard,
-    Copy(Copied),
-    Drain(Drained),
-    Verify(Verified),
-    CutOver(CutOver),
-    Finish,
-    Undo,
-    /// Which side serves the tenant.
-    Recover(Serving),
-}
-
-/// Where the tenant is served, as the fence rows say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Serving {
-    Source,
-    Target,
-}
-
-impl Done {
-    /// The answer as a message carries it.
-    pub fn to_wire(&self, step: Step) -> wire::MoveStepDone {
-        use wire::move_step_done::Result as R;
-        let result = match self {
-            Self::Preflight(p) => Some(R::Preflight(p.to_wire())),
-            Self::Copy(c) => Some(R::Copy(wire::CopyResult {
-                rows: c.rows,
-                bytes: c.bytes,
-                duration_us: c.duration_us,
-            })),
-            Self::Drain(d) => {
-                Some(R::Drain(wire::DrainResult { keys: d.keys, remaining: d.remaining }))
-            }
-            Self::Verify(v) => Some(R::Verify(wire::VerifyResult {
-                rows_compared: v.rows_compared,
-                keys_excluded: v.keys_excluded,
-            })),
-            Self::CutOver(c) => Some(R::CutOver(wire::CutOverResult {
-                epoch: c.epoch.0,
-                fence_us: c.fence_us,
-                keys_in_fence: c.keys_in_fence,
-                activated_at_us: c.activated_at_us,
-                recovered: c.recovered,
-            })),
-            Self::Guard | Self::Finish | Self::Undo | Self::Recover(_) => None,
-        };
-        wire::MoveStepDone { step: step.to_wire().into(), result }
-    }
-}
-
-/// How far a step is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    pub table: String,
-    pub rows_done: u64,
-    pub rows_total: u64,
-    pub bytes_done: u64,
-    pub rows_per_second: u64,
-}
-
-impl Progress {
-    /// The progress as a message carries it.
-    pub fn to_wire(&self, step: Step) -> wire::MoveProgress {
-        wire::MoveProgress {
-            step: step.to_wire().into(),
-            table: self.table.clone(),
-            rows_done: self.rows_done,
-            rows_total: self.rows_total,
-            bytes_done: self.bytes_done,
-            rows_per_second: self.rows_per_second,
-        }
     }
 }
 

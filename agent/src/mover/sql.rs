@@ -58,9 +58,20 @@ pub fn log_table(move_id: MoveId) -> String {
     format!("{SCHEMA}.log_{}", move_id.0.simple())
 }
 
+/// Keys whose rows retention deleted on the new side of a move, and the old
+/// copy keeps.
+pub fn kept_table(move_id: MoveId) -> String {
+    format!("{SCHEMA}.kept_{}", move_id.0.simple())
+}
+
 /// The guard function of one table; one tenant has one guard per table.
 pub fn guard_function(tenant: TenantId, table: usize) -> String {
     format!("{SCHEMA}.guard_{}_{table}", tenant.0.simple())
+}
+
+/// One of the tenant's functions that look at the fence row alone.
+pub fn fence_function(tenant: TenantId, what: &str) -> String {
+    format!("{SCHEMA}.{what}_{}", tenant.0.simple())
 }
 
 /// What the tenant's triggers are called; they sort after all others.

@@ -4,6 +4,7 @@
 //! the pinned session settings, and compares bytewise.
 
 use super::catalog::Table;
+use super::leg::Leg;
 use super::spec::Spec;
 use super::sql;
 
@@ -256,6 +257,21 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// What [`take_off`] and [`look_up`] answer, without the keys whose rows
+    /// the other side keeps.
+    pub fn of(rows: &[tokio_postgres::Row]) -> Self {
+        let mut batch = Self::default();
+        for row in rows {
+            let text: Option<String> = row.get(2);
+            let kept: bool = row.get(3);
+            if text.is_some() || !kept {
+                let tab: i16 = row.get(0);
+                batch.push(usize::try_from(tab).unwrap_or(usize::MAX), row.get(1), text);
+            }
+        }
+        batch
+    }
+
     /// Adds one key.
     pub fn push(&mut self, table: usize, key: Vec<String>, row: Option<String>) {
         let group = self.groups.entry(table).or_default();
@@ -279,21 +295,36 @@ pub fn current_rows(tables: &[TableSql<'_>]) -> String {
     format!("CASE b.tab {} END", arms.join(" "))
 }
 
-/// Takes up to `$1` rows off the log (all for null) and reads the current rows.
-pub fn take_off(spec: &Spec, tables: &[TableSql<'_>]) -> String {
+/// Whether a key that has no row any more was deleted by retention on the new
+/// side of the move: the old copy keeps its row then.
+fn kept(spec: &Spec, leg: Leg) -> String {
+    if leg.is_back() {
+        let kept = sql::kept_table(spec.move_id);
+        format!("EXISTS (SELECT 1 FROM {kept} AS x WHERE x.tab = b.tab AND x.k = b.k)")
+    } else {
+        "false".into()
+    }
+}
+
+/// Takes up to `$1` rows off the log (all for null) and reads the current
+/// rows: table, key, row, and whether the other side keeps a row that is gone.
+pub fn take_off(spec: &Spec, leg: Leg, tables: &[TableSql<'_>]) -> String {
     let log = sql::log_table(spec.move_id);
     format!(
         "WITH d AS (DELETE FROM {log} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {log} LIMIT $1::int8)) RETURNING tab, k), \
-         b AS (SELECT DISTINCT tab, k FROM d) SELECT b.tab, b.k, {} FROM b",
-        current_rows(tables)
+         b AS (SELECT DISTINCT tab, k FROM d) SELECT b.tab, b.k, {}, {} FROM b",
+        current_rows(tables),
+        kept(spec, leg)
     )
 }
 
-/// Reads the whole log with the current rows, leaving it as it is.
-pub fn look_up(spec: &Spec, tables: &[TableSql<'_>]) -> String {
+/// Reads the whole log with the current rows, as [`take_off`] does, leaving it
+/// as it is.
+pub fn look_up(spec: &Spec, leg: Leg, tables: &[TableSql<'_>]) -> String {
     format!(
-        "SELECT b.tab, b.k, {} FROM (SELECT DISTINCT tab, k FROM {}) AS b",
+        "SELECT b.tab, b.k, {}, {} FROM (SELECT DISTINCT tab, k FROM {}) AS b",
         current_rows(tables),
+        kept(spec, leg),
         sql::log_table(spec.move_id)
     )
 }

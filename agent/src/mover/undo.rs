@@ -41,9 +41,7 @@ pub async fn run(run: &Run, pair: &Pair) -> Result<(), MoveError> {
     }
     if let Some(tables) = &on_source {
         guard::drop_triggers(&pair.source, spec, tables).await?;
-        pair.source
-            .batch(&format!("DROP TABLE IF EXISTS {}", sql::log_table(spec.move_id)))
-            .await?;
+        guard::drop_log(&pair.source, spec).await?;
     }
     run.fail.point("mid_undo")?;
     if let Some(tables) = &on_target {
@@ -65,9 +63,14 @@ pub async fn run(run: &Run, pair: &Pair) -> Result<(), MoveError> {
             }
         }
         // A node that the tenant left by an earlier move keeps its guards.
-        if stands_by(run, &pair.target).await? && !had_fence {
-            guard::drop_triggers(&pair.target, spec, tables).await?;
+        if stands_by(run, &pair.target).await? {
+            if had_fence {
+                guard::only_refuse(&pair.target, spec, tables).await?;
+            } else {
+                guard::drop_triggers(&pair.target, spec, tables).await?;
+            }
         }
+        guard::drop_log(&pair.target, spec).await?;
     }
     forget(run, &pair.target, "standby").await?;
     forget(run, &pair.source, "active").await

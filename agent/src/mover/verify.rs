@@ -13,7 +13,8 @@
 use super::catalog::{Column, Table};
 use super::connect::Conn;
 use super::drain::Drain;
-use super::error::{MoveError, Side};
+use super::error::MoveError;
+use super::leg::Leg;
 use super::run::{Pair, Run};
 use super::spec::{Progress, Verified};
 use super::sql;
@@ -25,15 +26,15 @@ use super::statements::{Batch, TableSql};
 /// # Errors
 /// [`MoveError::Mismatch`], naming the table and some keys;
 /// [`MoveError::Refused`] for a row on the target that points to nothing.
-pub async fn run(run: &Run, pair: &Pair) -> Result<Verified, MoveError> {
-    let tables = run.guarded_tables(pair).await?;
-    let mut drain = Drain::prepare(run, pair, &tables).await?;
+pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<Verified, MoveError> {
+    let tables = run.guarded_tables(pair, leg).await?;
+    let mut drain = Drain::prepare(run, pair, leg, &tables).await?;
     drain.until_short().await?;
     drain.vacuum().await?;
 
     // Sessions of their own: these may scan.
-    let source = run.connect(Side::Source).await?;
-    let target = run.connect(Side::Target).await?;
+    let source = run.connect(leg.from_side()).await?;
+    let target = run.connect(leg.to_side()).await?;
     for conn in [&source, &target] {
         conn.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     }
@@ -78,7 +79,7 @@ pub async fn run(run: &Run, pair: &Pair) -> Result<Verified, MoveError> {
             )));
         }
     }
-    run.fail.point("mid_verify")?;
+    run.fail.on("mid_verify", leg)?;
     for conn in [&source, &target] {
         conn.batch("COMMIT").await?;
     }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_postgres::config::Host;
 use webhost_agent::mover::catalog::Rules;
 use webhost_agent::mover::connect::Endpoint;
+use webhost_agent::mover::error::Side;
 use webhost_agent::mover::fail::Fail;
 use webhost_agent::mover::run::{Run, Tuning};
 use webhost_agent::mover::spec::{Done, Progress, Secret, Spec, Step};
@@ -46,15 +47,18 @@ fn a_move(world: &World) -> Run {
             target_tunnel: String::new(),
             ticket: Secret(Vec::new()),
             target_place: "target".into(),
+            source_place: "node-a.example".into(),
             max_rows_per_second: 0,
             target_http: false,
             tenant_host: String::new(),
             target_dedicated: false,
             retain_from_us: 0,
+            way_back_until_us: 0,
         },
         rules: Rules::default(),
         source: Endpoint::Local(Box::new(world.mover(&world.source))),
         target: Endpoint::Local(Box::new(world.mover(&world.target))),
+        here: Side::Source,
         tuning: Tuning::default(),
         fail: Fail::Off,
         progress: watch::Sender::new(Progress::default()),

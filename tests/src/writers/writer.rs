@@ -360,7 +360,7 @@ impl Writer {
                         .and_then(tokio_postgres::error::DbError::detail)
                         .is_some_and(|place| !place.is_empty());
                     if moved {
-                        self.at = 1;
+                        self.at = 1 - self.at;
                     }
                     if moved && crosses {
                         return Ok(false);

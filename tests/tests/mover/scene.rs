@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::watch;
 use webhost_agent::mover::catalog::Rules;
 use webhost_agent::mover::connect::Endpoint;
+use webhost_agent::mover::error::Side;
 use webhost_agent::mover::fail::Fail;
 use webhost_agent::mover::run::{Run, Tuning};
 use webhost_agent::mover::spec::{CutOver, Done, Progress, Secret, Spec, Step};
@@ -53,15 +54,18 @@ pub(crate) fn a_move(world: &World) -> Run {
             target_tunnel: String::new(),
             ticket: Secret(Vec::new()),
             target_place: "node-b.example".into(),
+            source_place: "node-a.example".into(),
             max_rows_per_second: 0,
             target_http: false,
             tenant_host: String::new(),
             target_dedicated: false,
             retain_from_us: 0,
+            way_back_until_us: 0,
         },
         rules: Rules::default(),
         source: Endpoint::Local(Box::new(world.mover(&world.source))),
         target: Endpoint::Local(Box::new(world.mover(&world.target))),
+        here: Side::Source,
         tuning: Tuning { copy_part_pages: 64, ..Tuning::default() },
         fail: Fail::Off,
         progress: watch::channel(Progress::default()).0,

@@ -21,6 +21,7 @@ use self::pipe::copy_part;
 use super::catalog::Table;
 use super::connect::Conn;
 use super::error::{MoveError, Side};
+use super::leg::Leg;
 use super::run::{Pair, Run};
 use super::spec::Copied;
 use super::sql::SCHEMA;
@@ -36,7 +37,7 @@ const WHOLE: &str = "*";
 /// # Errors
 /// [`MoveError`]; a repetition resumes.
 pub async fn run(run: &Run, pair: &Pair) -> Result<Copied, MoveError> {
-    let tables = run.guarded_tables(pair).await?;
+    let tables = run.guarded_tables(pair, Leg::FORTH).await?;
     let started = Instant::now();
     let source = run.connect(Side::Source).await?;
     let target = run.connect(Side::Target).await?;

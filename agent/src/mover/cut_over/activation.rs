@@ -21,18 +21,18 @@ impl Fence<'_> {
         sequences: &[Row],
         mode: Mode,
     ) -> Result<(), MoveError> {
-        let target = &self.pair.target;
+        let target = self.target;
         let text = self.activation(batch, sequences, mode);
         let messages =
             target.client().simple_query(&text).await.map_err(|error| target.error(error))?;
-        let mut standby = false;
+        let mut waiting = false;
         let mut activated = false;
         for message in &messages {
             if let SimpleQueryMessage::Row(row) = message {
                 // The statements answer with one to three columns.
                 let column = |at: usize| row.try_get(at).ok().flatten();
                 match (column(0), column(1)) {
-                    (Some("standby"), _) => standby = true,
+                    (Some("waiting"), _) => waiting = true,
                     (Some("active"), _) => activated = true,
                     (Some("differs"), Some(what)) => {
                         return Err(MoveError::Mismatch {
@@ -42,14 +42,15 @@ impl Fence<'_> {
                     }
                     (Some("dangling"), Some(what)) => {
                         return Err(MoveError::refused(format!(
-                            "a row points to a row that the target lacks: {what}"
+                            "a row points to a row that the {} lacks: {what}",
+                            target.side()
                         )));
                     }
                     _ => {}
                 }
             }
         }
-        if standby && activated { Ok(()) } else { Err(fence::not_standby(&self.run.spec)) }
+        if waiting && activated { Ok(()) } else { Err(fence::not_waiting(&self.run.spec, self.leg)) }
     }
 
     /// The target's transaction up to, and without, its commit.
@@ -61,9 +62,9 @@ impl Fence<'_> {
              SET LOCAL idle_in_transaction_session_timeout = '{FENCE_IDLE_TIMEOUT}'; \
              SET LOCAL synchronous_commit = on; SET LOCAL session_replication_role = replica; \
              SELECT pg_advisory_xact_lock({}); \
-             SELECT 'standby' FROM ({}) AS s; ",
+             SELECT 'waiting' FROM ({}) AS s; ",
             Lock::Fence(spec.tenant).key(),
-            fence::standby_query(&self.run.spec, "FOR UPDATE"),
+            fence::waits_query(spec, self.leg, "FOR UPDATE"),
         );
         let mut checks = String::new();
         for (number, group) in &batch.groups {
@@ -109,21 +110,13 @@ impl Fence<'_> {
         }
         text.push_str(&format!(
             "UPDATE {SCHEMA}.fence SET state = 'active', epoch = {next}, place = '', updated_at = clock_timestamp() \
-             WHERE customer_id = {tenant} AND state = 'standby' AND epoch = {epoch} AND move_id = {ours} \
+             WHERE customer_id = {tenant} AND state = '{waits}' AND epoch = {epoch} AND move_id = {ours} \
              RETURNING 'active'",
-            next = spec.epoch.next().0,
-            epoch = spec.epoch_sql(),
+            next = self.leg.next().epoch_sql(spec),
+            waits = self.leg.waits_as().as_str(),
+            epoch = self.leg.epoch_sql(spec),
             ours = sql::move_literal(spec.move_id),
         ));
         text
     }
-}
-
-pub(super) fn batch_of(rows: &[Row]) -> Batch {
-    let mut batch = Batch::default();
-    for row in rows {
-        let tab: i16 = row.get(0);
-        batch.push(usize::try_from(tab).unwrap_or(usize::MAX), row.get(1), row.get(2));
-    }
-    batch
 }

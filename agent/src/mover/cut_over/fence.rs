@@ -7,14 +7,15 @@ use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Row, SimpleQueryMessage, Statement};
 
-use super::activation::batch_of;
 use super::{FENCE_IDLE_TIMEOUT, FENCE_LOCK_TIMEOUT, publication};
 use crate::mover::catalog::Table;
+use crate::mover::connect::Conn;
 use crate::mover::error::MoveError;
+use crate::mover::leg::Leg;
 use crate::mover::run::{Pair, Run};
 use crate::mover::spec::CutOver;
 use crate::mover::sql::{self, Lock, SCHEMA};
-use crate::mover::statements::{self, Mode, TableSql};
+use crate::mover::statements::{self, Batch, Mode, TableSql};
 
 /// More keys than this are not applied inside the fence.
 const MOST_KEYS: usize = 10_000;
@@ -27,7 +28,11 @@ pub(super) enum Closed {
 
 pub(super) struct Fence<'a> {
     pub(super) run: &'a Run,
-    pub(super) pair: &'a Pair,
+    pub(super) leg: Leg,
+    /// The side that serves the tenant.
+    pub(super) source: &'a Conn,
+    /// The one that shall.
+    pub(super) target: &'a Conn,
     pub(super) sql: Vec<TableSql<'a>>,
     pub(super) look_up: Statement,
     sequences: Option<Statement>,
@@ -44,18 +49,19 @@ impl<'a> Fence<'a> {
     pub(super) async fn prepare(
         run: &'a Run,
         pair: &'a Pair,
+        leg: Leg,
         tables: &'a [Table],
     ) -> Result<Self, MoveError> {
+        let (source, target) = (leg.from(pair), leg.to(pair));
         let sql: Vec<TableSql<'a>> =
             tables.iter().map(|table| TableSql::new(table, &run.spec)).collect();
-        let look_up = pair.source.prepare(&statements::look_up(&run.spec, &sql)).await?;
+        let look_up = source.prepare(&statements::look_up(&run.spec, leg, &sql)).await?;
         let mut names: Vec<&String> = tables.iter().flat_map(|table| &table.sequences).collect();
         names.sort();
         names.dedup();
         let mut increments = BTreeMap::new();
         for name in &names {
-            let row = pair
-                .target
+            let row = target
                 .one(
                     "select seqincrement from pg_sequence where seqrelid = $1::text::regclass",
                     &[*name],
@@ -70,22 +76,22 @@ impl<'a> Fence<'a> {
         let sequences = if reads.is_empty() {
             None
         } else {
-            Some(pair.source.prepare(&reads.join(" UNION ALL ")).await?)
+            Some(source.prepare(&reads.join(" UNION ALL ")).await?)
         };
-        Ok(Self { run, pair, sql, look_up, sequences, increments })
+        Ok(Self { run, leg, source, target, sql, look_up, sequences, increments })
     }
 
     /// Runs the fence's reads once without the fence, so that plans and caches
     /// are warm when writers wait.
     pub(super) async fn rehearse(&self) -> Result<(), MoveError> {
-        let source = &self.pair.source;
+        let source = self.source;
         source.client().query(&self.look_up, &[]).await.map_err(|error| source.error(error))?;
         self.sequence_values().await?;
         Ok(())
     }
 
     pub(super) async fn sequence_values(&self) -> Result<Vec<Row>, MoveError> {
-        let source = &self.pair.source;
+        let source = self.source;
         match &self.sequences {
             Some(read) => {
                 source.client().query(read, &[]).await.map_err(|error| source.error(error))
@@ -96,7 +102,7 @@ impl<'a> Fence<'a> {
 
     /// One attempt. An error before S3 rolls both sides back.
     pub(super) async fn close(&self) -> Result<Closed, MoveError> {
-        let (source, target) = (&self.pair.source, &self.pair.target);
+        let (source, target) = (self.source, self.target);
         let started = Instant::now();
         let prepared = self.take_and_prepare().await;
         let keys = match prepared {
@@ -127,23 +133,24 @@ impl<'a> Fence<'a> {
         if changed != 1 {
             self.roll_back().await;
             return Err(MoveError::Interrupted(format!(
-                "the source's fence row changed {changed} times instead of once; the fence rows decide"
+                "the fence row of the {} changed {changed} times instead of once; the fence rows decide",
+                source.side()
             )));
         }
-        self.run.fail.point("after_moved")?;
+        self.run.fail.on("after_moved", self.leg)?;
         // T4.
         target.batch("COMMIT").await.map_err(|error| {
-            MoveError::Interrupted(format!("the target's activation was not confirmed: {error}"))
+            MoveError::Interrupted(format!("the activation was not confirmed: {error}"))
         })?;
-        self.run.fail.point("before_place")?;
+        self.run.fail.on("before_place", self.leg)?;
         // Waiting writers wake up and are told the new place.
-        source.batch(&format!("{}; {}", publication(self.run), self.open())).await.map_err(
+        source.batch(&format!("{}; {}", publication(self.run, self.leg), self.open())).await.map_err(
             |error| MoveError::Interrupted(format!("the new place was not published: {error}")),
         )?;
         let fence_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.run.fail.point("after_activate")?;
+        self.run.fail.on("after_activate", self.leg)?;
         Ok(Closed::Switched(CutOver {
-            epoch: self.run.spec.epoch.next(),
+            epoch: self.leg.next().epoch(&self.run.spec),
             fence_us,
             keys_in_fence: keys as u64,
             activated_at_us: jiff::Timestamp::now().as_microsecond(),
@@ -153,7 +160,7 @@ impl<'a> Fence<'a> {
 
     /// S1 and T2.
     async fn take_and_prepare(&self) -> Result<Prepared, MoveError> {
-        let (spec, source) = (&self.run.spec, &self.pair.source);
+        let (spec, source) = (&self.run.spec, self.source);
         let tenant = sql::tenant_literal(spec.tenant);
         // The statements after the lock have new snapshots: they see what the
         // last writer committed.
@@ -165,7 +172,7 @@ impl<'a> Fence<'a> {
              SELECT 1 FROM {SCHEMA}.fence WHERE customer_id = {tenant} AND state = 'active' \
                AND epoch = {} AND move_id = {} FOR UPDATE",
             Lock::Fence(spec.tenant).key(),
-            spec.epoch_sql(),
+            self.leg.epoch_sql(spec),
             sql::move_literal(spec.move_id),
         );
         let (locked, rows, sequences) = join3(
@@ -186,16 +193,18 @@ impl<'a> Fence<'a> {
             locked.iter().filter(|message| matches!(message, SimpleQueryMessage::Row(_))).count();
         if found != 2 {
             return Err(MoveError::refused(format!(
-                "the source's fence row is not active for move {} at epoch {}",
-                spec.move_id, spec.epoch
+                "the fence row of the {} is not active for move {} at epoch {}",
+                source.side(),
+                spec.move_id,
+                self.leg.epoch(spec)
             )));
         }
-        let batch = batch_of(&rows.map_err(|error| source.error(error))?);
+        let batch = Batch::of(&rows.map_err(|error| source.error(error))?);
         if batch.keys > MOST_KEYS {
             return Ok(Prepared::Not(Closed::TooMuch(batch.keys)));
         }
         let sequences = sequences?;
-        self.run.fail.point("after_take")?;
+        self.run.fail.on("after_take", self.leg)?;
         let keys = batch.keys;
         match self.prepare_target(&batch, &sequences, Mode::Update).await {
             // A swap of unique values inside the last keys: the next drain
@@ -208,7 +217,7 @@ impl<'a> Fence<'a> {
             }
             outcome => outcome?,
         }
-        self.run.fail.point("after_prepare")?;
+        self.run.fail.on("after_prepare", self.leg)?;
         Ok(Prepared::Ready(keys))
     }
 
@@ -218,9 +227,9 @@ impl<'a> Fence<'a> {
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET idle_session_timeout = '{FENCE_IDLE_TIMEOUT}'; \
              UPDATE {SCHEMA}.fence SET state = 'moved', epoch = {next}, place = '', updated_at = clock_timestamp() \
              WHERE customer_id = {tenant} AND state = 'active' AND epoch = {epoch} AND move_id = {ours}; COMMIT",
-            next = spec.epoch.next().0,
+            next = self.leg.next().epoch_sql(spec),
             tenant = sql::tenant_literal(spec.tenant),
-            epoch = spec.epoch_sql(),
+            epoch = self.leg.epoch_sql(spec),
             ours = sql::move_literal(spec.move_id),
         )
     }
@@ -237,7 +246,7 @@ impl<'a> Fence<'a> {
         // The source first: its writers wait. A connection that is gone has
         // rolled back by itself.
         let open = format!("ROLLBACK; {}", self.open());
-        for (conn, text) in [(&self.pair.source, open.as_str()), (&self.pair.target, "ROLLBACK")] {
+        for (conn, text) in [(self.source, open.as_str()), (self.target, "ROLLBACK")] {
             if let Err(error) = conn.batch(text).await {
                 tracing::debug!(%error, "rollback of a fence");
             }

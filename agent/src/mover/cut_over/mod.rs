@@ -5,6 +5,9 @@
 //! commits `moved` (**the point of no return**); T4 commits the target. Up to
 //! S3 any failure rolls both back and the writers go on.
 //!
+//! "Source" and "target" are those of the leg: a roll back is the same switch
+//! with the roles exchanged.
+//!
 //! The fence's lock belongs to the session, not to the transaction: it is held
 //! past S3 until T4, so that writers who wait at the source are sent to the
 //! target only when it serves them. A frozen mover loses it by the timeouts.
@@ -24,6 +27,7 @@ use super::catalog::Table;
 use super::drain::Drain;
 use super::error::MoveError;
 use super::guard;
+use super::leg::Leg;
 use super::run::{Pair, Run};
 use super::spec::CutOver;
 use super::sql::{self, Lock, SCHEMA};
@@ -40,11 +44,13 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// # Errors
 /// [`MoveError::Blocked`] when the fence could not be closed; any error before
 /// S3 leaves the source active; after it a repetition goes forward.
-pub async fn run(run: &Run, pair: &Pair) -> Result<CutOver, MoveError> {
-    let tables = run.guarded_tables(pair).await?;
-    complete(run, pair, &tables).await?;
-    let mut drain = Drain::prepare(run, pair, &tables).await?;
-    let fence = Fence::prepare(run, pair, &tables).await?;
+pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError> {
+    let tables = run.guarded_tables(pair, leg).await?;
+    if leg == Leg::FORTH {
+        complete(run, pair, &tables).await?;
+    }
+    let mut drain = Drain::prepare(run, pair, leg, &tables).await?;
+    let fence = Fence::prepare(run, pair, leg, &tables).await?;
     for attempt in 1..=run.tuning.fence_attempts.max(1) {
         drain.until_short().await?;
         drain.vacuum().await?;
@@ -62,7 +68,7 @@ pub async fn run(run: &Run, pair: &Pair) -> Result<CutOver, MoveError> {
     }
     Err(MoveError::Blocked {
         what: format!("the cut-over of tenant {}", run.spec.tenant),
-        blockers: guard::blockers(&pair.source, guard::Held::Lock(Lock::Fence(run.spec.tenant)))
+        blockers: guard::blockers(leg.from(pair), guard::Held::Lock(Lock::Fence(run.spec.tenant)))
             .await?,
     })
 }
@@ -86,16 +92,16 @@ async fn complete(run: &Run, pair: &Pair, tables: &[Table]) -> Result<(), MoveEr
     )))
 }
 
-/// Tells writers at the source where the tenant is served now.
-fn publication(run: &Run) -> String {
+/// Tells writers at the side that was left where the tenant is served now.
+fn publication(run: &Run, leg: Leg) -> String {
     let spec = &run.spec;
     format!(
         "UPDATE {SCHEMA}.fence SET place = {place}, updated_at = clock_timestamp() \
          WHERE customer_id = {tenant} AND state = 'moved' AND epoch = {next} AND move_id = {ours} \
            AND place <> {place}",
-        place = sql::literal(&spec.target_place),
+        place = sql::literal(leg.new_place(spec)),
         tenant = sql::tenant_literal(spec.tenant),
-        next = spec.epoch.next().0,
+        next = leg.next().epoch_sql(spec),
         ours = sql::move_literal(spec.move_id),
     )
 }
@@ -103,7 +109,7 @@ fn publication(run: &Run) -> String {
 /// Publishes the new place once more, for a mover that died before it did.
 ///
 /// # Errors
-/// What the source said.
-pub(super) async fn publish(run: &Run, pair: &Pair) -> Result<(), MoveError> {
-    pair.source.batch(&publication(run)).await
+/// What that side said.
+pub(super) async fn publish(run: &Run, pair: &Pair, leg: Leg) -> Result<(), MoveError> {
+    leg.from(pair).batch(&publication(run, leg)).await
 }

@@ -6,13 +6,26 @@
 //! each query sees the newest state; `FOR SHARE` under the other levels, whose
 //! old snapshot then ends in a serialisation failure instead of a lost write.
 //!
-//! The target's guard is another one. A statement that began there before the
-//! activation has a snapshot without the last rows: an UPDATE would find the
-//! version that the activation replaced, or nothing at all, change no row, and
-//! be acknowledged. So that guard is STABLE, which makes it read the fence row
-//! with the snapshot of the very statement that fired it, and refuses whatever
-//! began too early; where the target serves nobody else, a statement trigger
-//! does the same for statements that find no row.
+//! A side that becomes active needs more. A statement that began there before
+//! the activation has a snapshot without the last rows: an UPDATE would find
+//! the version that the activation replaced, or nothing at all, change no row,
+//! and be acknowledged. So each row that is written there meets a second
+//! trigger whose function is STABLE, which makes it read the fence row with the
+//! snapshot of the very statement that fired it, and refuses whatever began
+//! too early; where that side serves nobody else, a statement trigger does the
+//! same for statements that find no row. The target has both kinds from the
+//! guard step on, and logs from its first own write; the source gets the second
+//! kind when the way back is armed. Rows that the mover applies are written in
+//! the replica role, and fire nothing.
+//!
+//! Deletes by retention are not carried back. A session that has
+//! `SET webhost_fleet.retention = 'on'` (the application's retention job sets
+//! it) leaves its DELETEs on the new side out of the log: their keys go to a
+//! list of their own, the old copy keeps those rows, a verification leaves them
+//! out on both sides, and a roll back brings them back. Before the switch the
+//! setting changes nothing: what is deleted on the source is deleted on the
+//! target. Retention by dropping partitions fires no trigger: the next
+//! verification finds it and closes the way back.
 //!
 //! A refusal has SQLSTATE `MG001`. Its DETAIL is the place that serves the
 //! tenant now; empty, it means "try again here".
@@ -22,14 +35,15 @@ mod tables;
 mod triggers;
 
 pub(super) use patience::{Held, blockers};
-pub use tables::{check, drop_triggers, stop_logging};
+pub use tables::{check, drop_triggers, only_refuse};
+pub use triggers::{Kind, RETENTION};
 
-use self::tables::install_triggers;
-use self::triggers::Kind;
+use self::tables::{complete, install_triggers, lacking, no_statements};
 use super::catalog::Table;
 use super::connect::Conn;
-use super::error::MoveError;
+use super::error::{MoveError, Side};
 use super::fence;
+use super::leg::Leg;
 use super::run::{Pair, Run};
 use super::spec::Spec;
 use super::sql::{self, SCHEMA};
@@ -49,6 +63,82 @@ pub async fn install(run: &Run, pair: &Pair) -> Result<(), MoveError> {
     run.fail.point("after_guard")
 }
 
+/// What the leg needs beside its log, before it drains: on the side that it
+/// goes to, guards that refuse what began before an activation there, and an
+/// empty log. Idempotent; cheap where all of it is there.
+///
+/// **Invariant:** the log that is emptied is the one whose keys the activation
+/// of the other side has applied: that activation was read off its fence row,
+/// so it is durable.
+///
+/// # Errors
+/// [`MoveError::Blocked`] when a table stayed locked.
+pub async fn arm(run: &Run, pair: &Pair, leg: Leg, tables: &[Table]) -> Result<(), MoveError> {
+    if leg == Leg::FORTH {
+        return Ok(());
+    }
+    let (spec, from, to) = (&run.spec, leg.from(pair), leg.to(pair));
+    no_statements(from, spec, tables).await?;
+    let alone = alone(to, spec, tables).await?;
+    let kind = Kind::Coming { alone };
+    if !lacking(to, spec, tables, kind).await?.is_empty() {
+        complete(to, spec, tables, kind).await?;
+    }
+    let log = sql::log_table(spec.move_id);
+    // The fence row's lock: nothing activates this side meanwhile.
+    to.batch("BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '1s'").await?;
+    let emptied = async {
+        fence::waits(spec, leg, to, "FOR UPDATE").await?;
+        let some: bool =
+            to.one(&format!("select exists (select 1 from {log})"), &[]).await?.get(0);
+        if some {
+            to.batch(&format!("TRUNCATE {log}")).await?;
+        }
+        to.batch("COMMIT").await
+    }
+    .await;
+    if emptied.is_err()
+        && let Err(error) = to.batch("ROLLBACK").await
+    {
+        tracing::debug!(%error, "rollback of an emptied log");
+    }
+    emptied?;
+    run.fail.on("after_arm", leg)
+}
+
+/// The key log of a side. No index, and no autovacuum that would come at a bad
+/// moment: the mover vacuums it itself. The list of what the old copy keeps is
+/// looked up by key.
+async fn create_log(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
+    conn.batch(&format!(
+        "CREATE TABLE IF NOT EXISTS {} (tab smallint NOT NULL, k text[] NOT NULL) \
+         WITH (autovacuum_enabled = false)",
+        sql::log_table(spec.move_id)
+    ))
+    .await?;
+    if conn.side() == Side::Target {
+        conn.batch(&format!(
+            "CREATE TABLE IF NOT EXISTS {} (tab smallint NOT NULL, k text[] NOT NULL, PRIMARY KEY (tab, k))",
+            sql::kept_table(spec.move_id)
+        ))
+        .await?;
+    }
+    Ok(())
+}
+
+/// Drops a side's log. Idempotent; nothing may log there any more.
+///
+/// # Errors
+/// What the database said.
+pub async fn drop_log(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
+    conn.batch(&format!(
+        "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}",
+        sql::log_table(spec.move_id),
+        sql::kept_table(spec.move_id)
+    ))
+    .await
+}
+
 async fn target(spec: &Spec, pair: &Pair, tables: &[Table]) -> Result<(), MoveError> {
     let conn = &pair.target;
     let ours = sql::move_literal(spec.move_id);
@@ -61,7 +151,8 @@ async fn target(spec: &Spec, pair: &Pair, tables: &[Table]) -> Result<(), MoveEr
             spec.tenant, spec.epoch
         )));
     }
-    install_triggers(conn, spec, tables, Kind::Target { alone }).await?;
+    create_log(conn, spec).await?;
+    install_triggers(conn, spec, tables, Kind::Coming { alone }).await?;
 
     // From here on nobody but a move can write rows of the tenant there. What
     // is there already must come from this move.
@@ -104,7 +195,7 @@ async fn target(spec: &Spec, pair: &Pair, tables: &[Table]) -> Result<(), MoveEr
     conn.batch(&format!("UPDATE {SCHEMA}.moves SET was_empty = true WHERE move_id = {ours}")).await
 }
 
-/// Whether the target serves no other tenant.
+/// Whether a side serves no other tenant.
 async fn alone(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result<bool, MoveError> {
     for table in tables {
         let others: bool = conn
@@ -161,19 +252,12 @@ async fn claim(
 async fn source(run: &Run, conn: &Conn, tables: &[Table]) -> Result<(), MoveError> {
     let spec = &run.spec;
     fence::create_schema(conn).await?;
-    // No index, and no autovacuum that would come at a bad moment: the mover
-    // vacuums it itself.
-    conn.batch(&format!(
-        "CREATE TABLE IF NOT EXISTS {} (tab smallint NOT NULL, k text[] NOT NULL) \
-         WITH (autovacuum_enabled = false)",
-        sql::log_table(spec.move_id)
-    ))
-    .await?;
+    create_log(conn, spec).await?;
     if !claim(conn, spec, tables, "active", "f.state = 'active'").await? {
         return Err(MoveError::refused(format!(
             "the source's fence row of tenant {} is not active, or of a later epoch than {}",
             spec.tenant, spec.epoch
         )));
     }
-    install_triggers(conn, spec, tables, Kind::Source).await
+    install_triggers(conn, spec, tables, Kind::Serving).await
 }

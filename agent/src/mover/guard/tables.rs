@@ -1,36 +1,41 @@
 //! Guards on a side's tables: put on, checked, replaced and taken off.
 
 use super::patience::patiently;
-use super::triggers::{Kind, function, triggers};
+use super::triggers::{Kind, Log, checks, function, no_truncate, triggers};
 use crate::mover::catalog::Table;
 use crate::mover::connect::Conn;
-use crate::mover::error::{MoveError, Side};
+use crate::mover::error::MoveError;
 use crate::mover::spec::Spec;
 use crate::mover::sql::{self, SCHEMA};
 use crate::mover::statements::TableSql;
 
+/// Puts the guards on; triggers that are there already stay as they are.
 pub(super) async fn install_triggers(
     conn: &Conn,
     spec: &Spec,
     tables: &[Table],
     kind: Kind,
 ) -> Result<(), MoveError> {
-    let mut functions = format!(
-        "CREATE OR REPLACE FUNCTION {SCHEMA}.refuse_truncate_{}() RETURNS trigger LANGUAGE plpgsql \
-         SET search_path = pg_catalog, pg_temp AS $guard$ BEGIN
-           RAISE EXCEPTION 'TRUNCATE of % while tenant {} moves', TG_RELID::regclass USING ERRCODE = 'MG002';
-         END $guard$;",
-        spec.tenant.0.simple(),
-        spec.tenant,
-    );
+    let mut functions = no_truncate(spec);
     for (number, table) in tables.iter().enumerate() {
-        functions.push_str(&function(spec, &TableSql::new(table, spec), number, kind));
+        let log = Log::Of(conn.side());
+        functions.push_str(&function(spec, &TableSql::new(table, spec), number, log));
         functions.push(';');
     }
+    functions.push_str(&checks(spec));
     conn.batch(&format!("BEGIN; {functions} COMMIT")).await?;
+    complete(conn, spec, tables, kind).await
+}
+
+/// Adds the triggers of `kind` that are missing; their functions are there.
+pub(super) async fn complete(
+    conn: &Conn,
+    spec: &Spec,
+    tables: &[Table],
+    kind: Kind,
+) -> Result<(), MoveError> {
     for (number, table) in tables.iter().enumerate() {
-        let wanted = if (kind == Kind::Target { alone: true }) { 5 } else { 4 };
-        if count_of(conn, spec, &table.name).await? == wanted {
+        if lacking(conn, spec, std::slice::from_ref(table), kind).await?.is_empty() {
             continue;
         }
         let sql = TableSql::new(table, spec);
@@ -39,20 +44,35 @@ pub(super) async fn install_triggers(
     Ok(())
 }
 
-/// How many of the tenant's triggers fire on a table.
-async fn count_of(conn: &Conn, spec: &Spec, table: &str) -> Result<i64, MoveError> {
-    Ok(conn
-        .one(
-            &format!(
-                "select count(*) from pg_trigger where tgrelid = {}::regclass and tgenabled = 'O' \
-                 and tgname like {}",
-                sql::literal(table),
-                sql::literal(&format!("{}%", sql::trigger_prefix(spec.tenant).replace('_', "\\_")))
-            ),
-            &[],
+/// The tables and leaf partitions where a trigger of `kind` is missing or
+/// disabled.
+pub(super) async fn lacking(
+    conn: &Conn,
+    spec: &Spec,
+    tables: &[Table],
+    kind: Kind,
+) -> Result<Vec<String>, MoveError> {
+    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    let prefix = sql::trigger_prefix(spec.tenant);
+    let wanted = |tails: &[&str]| -> Vec<String> {
+        tails.iter().map(|tail| format!("{prefix}_{tail}")).collect()
+    };
+    let (root, leaf) = kind.tails();
+    let rows = conn
+        .query(
+            "with leaves as ( \
+               select t.relid::oid as oid, t.relid = r.oid as root from unnest($1::text[]) n(name) \
+               cross join lateral (select n.name::regclass::oid) r(oid) \
+               cross join lateral pg_partition_tree(r.oid) t \
+               union select n.name::regclass::oid, true from unnest($1::text[]) n(name)) \
+             select l.oid::regclass::text from leaves l \
+             where exists (select 1 from unnest(case when l.root then $2::text[] else $3::text[] end) w(name) \
+               where not exists (select 1 from pg_trigger t where t.tgrelid = l.oid \
+                 and t.tgenabled = 'O' and t.tgname = w.name))",
+            &[&names, &wanted(root), &wanted(leaf)],
         )
-        .await?
-        .get(0))
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Refuses unless every trigger of the move fires on every table, leaf
@@ -60,31 +80,20 @@ async fn count_of(conn: &Conn, spec: &Spec, table: &str) -> Result<i64, MoveErro
 ///
 /// # Errors
 /// [`MoveError::Refused`], naming the tables.
-pub async fn check(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result<(), MoveError> {
-    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
-    let rows = conn
-        .query(
-            &format!(
-                "with leaves as ( \
-                   select t.relid::oid as oid, t.relid = r.oid as root from unnest($1::text[]) n(name) \
-                   cross join lateral (select n.name::regclass::oid) r(oid) \
-                   cross join lateral pg_partition_tree(r.oid) t \
-                   union select n.name::regclass::oid, true from unnest($1::text[]) n(name)) \
-                 select l.oid::regclass::text from leaves l \
-                 where (select count(*) from pg_trigger t where t.tgrelid = l.oid and t.tgenabled = 'O' \
-                        and t.tgname like {}) < case when l.root then 4 else 3 end",
-                sql::literal(&format!("{}%", sql::trigger_prefix(spec.tenant).replace('_', "\\_")))
-            ),
-            &[&names],
-        )
-        .await?;
-    if rows.is_empty() {
+pub async fn check(
+    conn: &Conn,
+    spec: &Spec,
+    tables: &[Table],
+    kind: Kind,
+) -> Result<(), MoveError> {
+    let lacking = lacking(conn, spec, tables, kind).await?;
+    if lacking.is_empty() {
         return Ok(());
     }
     Err(MoveError::Refused(
-        rows.iter()
-            .map(|row| {
-                let table: String = row.get(0);
+        lacking
+            .iter()
+            .map(|table| {
                 format!(
                     "the guard of {table} on the {} was dropped or disabled during the move; undo it and start again",
                     conn.side()
@@ -120,11 +129,7 @@ pub async fn drop_triggers(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result
             .await?
             .get(0);
         if present > 0 {
-            let ddl: Vec<String> = ["i", "u", "d", "s", "t"]
-                .iter()
-                .map(|tail| format!("DROP TRIGGER IF EXISTS {prefix}_{tail} ON {};", table.name))
-                .collect();
-            patiently(conn, &table.name, &ddl.join(" ")).await?;
+            patiently(conn, &table.name, &drops(spec, table, &ALL)).await?;
         }
     }
     // Functions are found by name, in case the tables changed.
@@ -132,7 +137,8 @@ pub async fn drop_triggers(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result
         "DO $$ DECLARE f regprocedure; BEGIN
            IF to_regnamespace('{SCHEMA}') IS NULL THEN RETURN; END IF;
            FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = '{SCHEMA}'::regnamespace
-                    AND (p.proname LIKE 'guard\\_{id}\\_%' OR p.proname = 'refuse_truncate_{id}') LOOP
+                    AND (p.proname LIKE 'guard\\_{id}\\_%' OR p.proname IN
+                      ('refuse_truncate_{id}', 'began_{id}', 'statement_{id}', 'now_{id}')) LOOP
              EXECUTE format('DROP FUNCTION %s', f);
            END LOOP; END $$",
         id = spec.tenant.0.simple()
@@ -140,17 +146,74 @@ pub async fn drop_triggers(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result
     .await
 }
 
-/// Replaces the guards by ones that don't log: what the source keeps once the
-/// tenant has moved.
+/// Every tail of a trigger of ours, and those that look at snapshots.
+const ALL: [&str; 8] = ["i", "u", "d", "t", "xi", "xu", "xd", "s"];
+const CHECKS: [&str; 4] = ["xi", "xu", "xd", "s"];
+
+fn drops(spec: &Spec, table: &Table, tails: &[&str]) -> String {
+    let prefix = sql::trigger_prefix(spec.tenant);
+    let ddl: Vec<String> = tails
+        .iter()
+        .map(|tail| format!("DROP TRIGGER IF EXISTS {prefix}_{tail} ON {};", table.name))
+        .collect();
+    ddl.join(" ")
+}
+
+/// Takes the statement triggers off a side that is active: other tenants' rows
+/// may come there, and the row triggers guard this one's.
 ///
 /// # Errors
-/// What the database said.
-pub async fn stop_logging(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result<(), MoveError> {
-    debug_assert_eq!(conn.side(), Side::Source, "the target never logs");
+/// [`MoveError::Blocked`] when a table stayed locked.
+pub(super) async fn no_statements(
+    conn: &Conn,
+    spec: &Spec,
+    tables: &[Table],
+) -> Result<(), MoveError> {
+    without(conn, spec, tables, &["s"]).await
+}
+
+async fn without(
+    conn: &Conn,
+    spec: &Spec,
+    tables: &[Table],
+    tails: &[&str],
+) -> Result<(), MoveError> {
+    let prefix = sql::trigger_prefix(spec.tenant);
+    let unwanted: Vec<String> = tails.iter().map(|tail| format!("{prefix}_{tail}")).collect();
+    for table in tables {
+        let present: bool = conn
+            .one(
+                "select exists (select 1 from pg_trigger where tgrelid = to_regclass($1) \
+                 and tgname = any($2::text[]))",
+                &[&table.name, &unwanted],
+            )
+            .await?
+            .get(0);
+        if present {
+            patiently(conn, &table.name, &drops(spec, table, tails)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Replaces the guards by ones that only refuse: what the side keeps that the
+/// tenant has left. The log may go afterwards.
+///
+/// # Errors
+/// [`MoveError::Blocked`] when a table stayed locked.
+pub async fn only_refuse(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result<(), MoveError> {
     let mut functions = String::new();
     for (number, table) in tables.iter().enumerate() {
-        functions.push_str(&function(spec, &TableSql::new(table, spec), number, Kind::Left));
+        functions.push_str(&function(spec, &TableSql::new(table, spec), number, Log::No));
         functions.push(';');
     }
-    conn.batch(&format!("BEGIN; {functions} COMMIT")).await
+    conn.batch(&format!("BEGIN; {functions} COMMIT")).await?;
+    without(conn, spec, tables, &CHECKS).await?;
+    let drops: Vec<String> = ["began", "statement", "now"]
+        .iter()
+        .map(|what| {
+            format!("DROP FUNCTION IF EXISTS {}();", sql::fence_function(spec.tenant, what))
+        })
+        .collect();
+    conn.batch(&format!("BEGIN; {} COMMIT", drops.join(" "))).await
 }

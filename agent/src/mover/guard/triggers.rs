@@ -1,24 +1,72 @@
-//! The SQL of guards: one function a table, and the triggers that call it.
+//! The SQL of guards: one function a table that guards and logs, those of the
+//! tenant that look at snapshots, and the triggers that call them.
 
+use crate::mover::error::Side;
 use crate::mover::spec::Spec;
 use crate::mover::sql::{self, Lock, SCHEMA};
 use crate::mover::statements::TableSql;
 
-/// Which guard a side gets.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Refuses unless active, and logs keys.
-    Source,
-    /// Refuses what began before the activation.
-    Target { alone: bool },
-    /// What stays on the source: refuses unless active.
-    Left,
+/// Which guards a side has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Refuses unless active, and logs keys: a side that served the tenant
+    /// before any switch.
+    Serving,
+    /// That, and refuses what began before an activation: a side that may
+    /// become active. `alone` where it serves nobody else.
+    Coming { alone: bool },
 }
 
-/// A guard function.
-pub(super) fn function(spec: &Spec, sql: &TableSql<'_>, number: usize, kind: Kind) -> String {
-    let tenant = sql::tenant_literal(spec.tenant);
-    let lock = Lock::Fence(spec.tenant).key();
+impl Kind {
+    /// The tails of its triggers' names, on a table and on its partitions.
+    pub(super) fn tails(self) -> (&'static [&'static str], &'static [&'static str]) {
+        match self {
+            Self::Serving => (&["i", "u", "d", "t"], &["i", "u", "d"]),
+            Self::Coming { alone: false } => {
+                (&["i", "u", "d", "t", "xi", "xu", "xd"], &["i", "u", "d", "xi", "xu", "xd"])
+            }
+            Self::Coming { alone: true } => {
+                (&["i", "u", "d", "t", "xi", "xu", "xd", "s"], &["i", "u", "d", "xi", "xu", "xd"])
+            }
+        }
+    }
+}
+
+/// What the guard of a table does with a write that it lets pass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Log {
+    /// Appends its keys to the log of this side.
+    Of(Side),
+    /// Nothing: the tenant has left, and nothing passes.
+    No,
+}
+
+/// The SECURITY DEFINER head that all our functions share.
+fn head(name: &str, returns: &str, volatility: &str, settings: &str) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION {name}() RETURNS {returns} LANGUAGE plpgsql {volatility} SECURITY DEFINER \
+         SET search_path = pg_catalog, pg_temp {settings} AS $guard$"
+    )
+}
+
+/// `place` is what the refusal's DETAIL says: where to go, or "" for "here".
+fn refusal(spec: &Spec, place: &str) -> String {
+    format!(
+        "RAISE EXCEPTION 'tenant {} is not served here (%)', coalesce(s, 'no fence row')
+           USING ERRCODE = 'MG001', DETAIL = {place};",
+        spec.tenant
+    )
+}
+
+fn read(spec: &Spec, tail: &str) -> String {
+    format!(
+        "SELECT f.state, f.place INTO s, p FROM {SCHEMA}.fence f WHERE f.customer_id = {}{tail};",
+        sql::tenant_literal(spec.tenant)
+    )
+}
+
+/// The guard function of a table: reads the fence row as it is now.
+pub(super) fn function(spec: &Spec, sql: &TableSql<'_>, number: usize, log: Log) -> String {
     // Types whose text depends on settings are pinned as in our sessions.
     let settings = if sql.table.key_columns().all(|column| stable_text(&column.cast)) {
         ""
@@ -26,6 +74,36 @@ pub(super) fn function(spec: &Spec, sql: &TableSql<'_>, number: usize, kind: Kin
         "SET TimeZone = 'UTC' SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' \
          SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C'"
     };
+    let body = match log {
+        Log::Of(side) => logging(spec, sql, number, side),
+        Log::No => "IF TG_OP = 'DELETE' THEN RETURN OLD; ELSE RETURN NEW; END IF;".to_owned(),
+    };
+    format!(
+        "{head}
+         DECLARE s text; p text;
+         BEGIN
+           PERFORM pg_catalog.pg_advisory_xact_lock_shared({lock});
+           IF pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN
+             {plain}
+           ELSE
+             {shared}
+           END IF;
+           IF s IS DISTINCT FROM 'active' THEN {refusal} END IF;
+           {body}
+         END $guard$",
+        head =
+            head(&sql::guard_function(spec.tenant, number), "trigger", "VOLATILE", settings),
+        lock = Lock::Fence(spec.tenant).key(),
+        plain = read(spec, ""),
+        shared = read(spec, " FOR SHARE"),
+        refusal = refusal(spec, "coalesce(p, '')"),
+    )
+}
+
+/// Appends the keys of a write. On the new side a key that retention deletes
+/// goes to the list of what the old copy keeps instead; any other change that
+/// takes the row away strikes it off that list, so that it is carried back.
+fn logging(spec: &Spec, sql: &TableSql<'_>, number: usize, side: Side) -> String {
     let append = |row: &str| {
         format!(
             "INSERT INTO {}(tab, k) VALUES ({number}, {});",
@@ -33,48 +111,83 @@ pub(super) fn function(spec: &Spec, sql: &TableSql<'_>, number: usize, kind: Kin
             sql.logged_key(row)
         )
     };
-    let body = if kind == Kind::Source {
-        format!(
-            "IF TG_OP = 'INSERT' THEN {new} RETURN NEW; \
-             ELSIF TG_OP = 'DELETE' THEN {old} RETURN OLD; \
-             ELSE {old} IF {new_key} IS DISTINCT FROM {old_key} THEN {new} END IF; RETURN NEW; END IF;",
-            new = append("NEW"),
-            old = append("OLD"),
-            new_key = sql.logged_key("NEW"),
-            old_key = sql.logged_key("OLD"),
-        )
-    } else {
-        "IF TG_OP = 'DELETE' THEN RETURN OLD; ELSE RETURN NEW; END IF;".to_owned()
-    };
-    let volatility = if matches!(kind, Kind::Target { .. }) { "STABLE" } else { "VOLATILE" };
-    let read = if matches!(kind, Kind::Target { .. }) {
-        format!(
-            "SELECT f.state, f.place INTO s, p FROM {SCHEMA}.fence f WHERE f.customer_id = {tenant};"
-        )
-    } else {
-        format!(
-            "IF pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN
-               SELECT f.state, f.place INTO s, p FROM {SCHEMA}.fence f WHERE f.customer_id = {tenant};
-             ELSE
-               SELECT f.state, f.place INTO s, p FROM {SCHEMA}.fence f WHERE f.customer_id = {tenant} FOR SHARE;
-             END IF;"
-        )
+    let kept = sql::kept_table(spec.move_id);
+    let (old, new) = (append("OLD"), append("NEW"));
+    let (old_key, new_key) = (sql.logged_key("OLD"), sql.logged_key("NEW"));
+    let strike = format!("DELETE FROM {kept} x WHERE x.tab = {number} AND x.k = {old_key};");
+    let (delete, leave) = match side {
+        Side::Source => (old.clone(), String::new()),
+        Side::Target => (
+            format!(
+                "IF pg_catalog.current_setting('{RETENTION}', true) = 'on' THEN
+                   INSERT INTO {kept}(tab, k) VALUES ({number}, {old_key}) ON CONFLICT DO NOTHING;
+                 ELSE {strike} {old} END IF;"
+            ),
+            format!(
+                "IF {new_key} IS DISTINCT FROM {old_key} OR NOT ({}) THEN {strike} END IF;",
+                sql.of_tenant("NEW")
+            ),
+        ),
     };
     format!(
-        "CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql {volatility} SECURITY DEFINER \
-         SET search_path = pg_catalog, pg_temp {settings} AS $guard$
+        "IF TG_OP = 'INSERT' THEN {new} RETURN NEW;
+         ELSIF TG_OP = 'DELETE' THEN {delete} RETURN OLD;
+         ELSE {old} {leave} IF {new_key} IS DISTINCT FROM {old_key} THEN {new} END IF; RETURN NEW; END IF;"
+    )
+}
+
+/// The setting by which a session says that what it deletes is retention's.
+pub const RETENTION: &str = "webhost_fleet.retention";
+
+/// The functions that compare the statement's snapshot with the fence row. A
+/// STABLE function reads with the snapshot of the statement that fired it; the
+/// VOLATILE one that it calls reads what is committed now.
+///
+/// A row that is written must be of a statement that began after the
+/// activation. A statement that finds no row is only refused where it raced
+/// with an activation, or where nobody was served yet: elsewhere it may be
+/// another tenant's.
+pub(super) fn checks(spec: &Spec) -> String {
+    let name = |what: &str| sql::fence_function(spec.tenant, what);
+    format!(
+        "{row}
+         DECLARE s text; p text;
+         BEGIN
+           {read}
+           IF s IS DISTINCT FROM 'active' THEN {refusal} END IF;
+           IF TG_OP = 'DELETE' THEN RETURN OLD; ELSE RETURN NEW; END IF;
+         END $guard$;
+         {now}
+         DECLARE s text; p text;
+         BEGIN {read} RETURN s; END $guard$;
+         {statement}
          DECLARE s text; p text;
          BEGIN
            PERFORM pg_catalog.pg_advisory_xact_lock_shared({lock});
            {read}
-           IF s IS DISTINCT FROM 'active' THEN
-             RAISE EXCEPTION 'tenant {id} is not served here (%)', coalesce(s, 'no fence row')
-               USING ERRCODE = 'MG001', DETAIL = coalesce(p, '');
-           END IF;
-           {body}
-         END $guard$",
-        name = sql::guard_function(spec.tenant, number),
-        id = spec.tenant,
+           IF s IS DISTINCT FROM 'active' AND {fresh}() IN ('active', 'standby') THEN {refusal} END IF;
+           RETURN NULL;
+         END $guard$;",
+        row = head(&name("began"), "trigger", "STABLE", ""),
+        now = head(&name("now"), "text", "VOLATILE", ""),
+        statement = head(&name("statement"), "trigger", "STABLE", ""),
+        fresh = name("now"),
+        read = read(spec, ""),
+        // Served here now, or soon: only this statement came too early.
+        refusal = refusal(spec, "''"),
+        lock = Lock::Fence(spec.tenant).key(),
+    )
+}
+
+/// The function that refuses TRUNCATE.
+pub(super) fn no_truncate(spec: &Spec) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql \
+         SET search_path = pg_catalog, pg_temp AS $guard$ BEGIN
+           RAISE EXCEPTION 'TRUNCATE of % while tenant {} moves', TG_RELID::regclass USING ERRCODE = 'MG002';
+         END $guard$;",
+        sql::fence_function(spec.tenant, "refuse_truncate"),
+        spec.tenant,
     )
 }
 
@@ -94,32 +207,40 @@ fn stable_text(cast: &str) -> bool {
     )
 }
 
-/// The triggers of one table, in one transaction: one wait for its lock.
+/// The triggers of one table, in one transaction: one wait for its lock. The
+/// guard fires first (its name sorts first), so that a write waits for a
+/// cut-over before its snapshot is looked at.
 pub(super) fn triggers(spec: &Spec, sql: &TableSql<'_>, number: usize, kind: Kind) -> String {
     let prefix = sql::trigger_prefix(spec.tenant);
-    let function = sql::guard_function(spec.tenant, number);
     let name = &sql.table.name;
     let (old, new) = (sql.of_tenant("OLD"), sql.of_tenant("NEW"));
-    let row = |tail: &str, event: &str, when: &str| {
+    let row = |tail: &str, event: &str, when: &str, function: &str| {
         format!(
             "CREATE OR REPLACE TRIGGER {prefix}_{tail} BEFORE {event} ON {name} FOR EACH ROW WHEN ({when}) \
              EXECUTE FUNCTION {function}();"
         )
     };
-    let statement = if (kind == Kind::Target { alone: true }) {
+    let statement = |tail: &str, event: &str, function: &str| {
         format!(
-            "CREATE OR REPLACE TRIGGER {prefix}_s BEFORE UPDATE OR DELETE ON {name} FOR EACH STATEMENT \
+            "CREATE OR REPLACE TRIGGER {prefix}_{tail} BEFORE {event} ON {name} FOR EACH STATEMENT \
              EXECUTE FUNCTION {function}();"
         )
-    } else {
-        String::new()
     };
-    format!(
-        "{} {} {} {statement} CREATE OR REPLACE TRIGGER {prefix}_t BEFORE TRUNCATE ON {name} FOR EACH STATEMENT \
-         EXECUTE FUNCTION {SCHEMA}.refuse_truncate_{}();",
-        row("i", "INSERT", &new),
-        row("u", "UPDATE", &format!("{old} OR {new}")),
-        row("d", "DELETE", &old),
-        spec.tenant.0.simple(),
-    )
+    let guard = sql::guard_function(spec.tenant, number);
+    let began = sql::fence_function(spec.tenant, "began");
+    kind.tails()
+        .0
+        .iter()
+        .map(|tail| match *tail {
+            "i" => row("i", "INSERT", &new, &guard),
+            "u" => row("u", "UPDATE", &format!("{old} OR {new}"), &guard),
+            "d" => row("d", "DELETE", &old, &guard),
+            "xi" => row("xi", "INSERT", &new, &began),
+            "xu" => row("xu", "UPDATE", &format!("{old} OR {new}"), &began),
+            "xd" => row("xd", "DELETE", &old, &began),
+            "s" => statement("s", "UPDATE OR DELETE", &sql::fence_function(spec.tenant, "statement")),
+            _ => statement("t", "TRUNCATE", &sql::fence_function(spec.tenant, "refuse_truncate")),
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
 }

@@ -2,6 +2,7 @@
 
 use crate::mover::error::MoveError;
 use crate::mover::fence;
+use crate::mover::leg::Leg;
 use crate::mover::recover::{self, Standing};
 use crate::mover::run::{Pair, Run};
 use crate::mover::sql::SCHEMA;
@@ -14,8 +15,8 @@ pub(super) async fn standing(
     let source = fence::read(&pair.source, run.spec.tenant, false).await?;
     let target = fence::read(&pair.target, run.spec.tenant, false).await?;
     match recover::standing(run.spec.move_id, run.spec.epoch, source, target) {
-        Standing::Before => {}
-        Standing::PastThePoint | Standing::Switched => {
+        Standing::Before(Leg::FORTH) => {}
+        Standing::Before(_) | Standing::PastThePoint(_) | Standing::Elsewhere => {
             problems.push("this move has switched the tenant already".into());
         }
         Standing::TwoActive => problems.push(format!(

@@ -11,7 +11,7 @@ use webhost_proto::wire::{self, command_reply};
 use super::record::Record;
 use super::{Supervisor, Way, failed, lock, process};
 use crate::mover::child::{Line, Order, Reach};
-use crate::mover::error::Kind;
+use crate::mover::error::{Kind, Side};
 use crate::mover::spec::{Done, Progress, Spec, Step};
 
 /// How long after its death a child is started again; doubled up to the last.
@@ -44,9 +44,7 @@ impl Supervisor {
         {
             return failed(Kind::Retry, format!("the move can't be written down: {error}"));
         }
-        if step == Step::Undo {
-            self.interrupt(&spec);
-        }
+        self.interrupt(&spec, step);
         match self.locked(&spec, step, &progress).await {
             Line::Done(Done::Preflight(report)) if report.refuses() => {
                 command_reply::Outcome::Failed(wire::Failed {
@@ -118,11 +116,12 @@ impl Supervisor {
         }
     }
 
-    /// Nobody waits for the end of a long step that is undone anyway. A
-    /// cut-over is not interrupted: it takes moments, and may be irrevocable.
-    fn interrupt(&self, spec: &Spec) {
+    /// Nobody waits for the end of a long step that is undone anyway, nor for
+    /// that of a way back. A cut-over is not interrupted: it takes moments, and
+    /// may be irrevocable.
+    fn interrupt(&self, spec: &Spec, next: Step) {
         if let Some((step, stop)) = lock(&self.inner.running).get(&spec.tenant)
-            && step.leaves_the_source_active()
+            && step.ends_for(next)
         {
             stop.cancel();
         }
@@ -174,7 +173,7 @@ impl Supervisor {
                 },
                 () = stop.cancelled() => return Line::Failed {
                     kind: Kind::Interrupted,
-                    message: format!("step {step} was ended: the move is undone"),
+                    message: format!("step {step} was ended by the step that came after it"),
                 },
             };
             match ended {
@@ -210,6 +209,7 @@ impl Supervisor {
             rules: setup.rules.clone(),
             source,
             target,
+            here: Side::Source,
             scratch: self.inner.records.dir().to_path_buf(),
             copy_part_pages: setup.copy_part_pages,
         })

@@ -1,0 +1,312 @@
+//! The copy that serves nobody any more, deleted so that nobody feels it.
+//!
+//! After a move that is the source's, after a roll back the target's, after an
+//! abandoned move what the target had of it. The agent beside it works on its
+//! own database alone: the other one may be far, or gone.
+//!
+//! **Invariant:** a row is deleted only in a transaction that holds the
+//! tenant's fence row, and finds it `moved` by this very move. A copy that
+//! still stood by is first made such a tombstone, which no cut-over matches.
+//!
+//! Batches are small, their locks are waited for 100 ms at most, and between
+//! two of them lies a pause in proportion to what the last one took: a busy
+//! server slows the clean-up, not the other way round. Children go before
+//! their parents. At the end triggers, functions and logs go; the fence row
+//! stays as a tombstone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+
+use super::catalog::{self, Table};
+use super::connect::Conn;
+use super::error::MoveError;
+use super::fence::{self, State};
+use super::finish;
+use super::guard;
+use super::run::Run;
+use super::spec::{CleanedUp, Progress};
+use super::sql::{self, SCHEMA};
+use super::statements::TableSql;
+
+/// Rows that one transaction deletes.
+const BATCH: usize = 1_000;
+/// Rows that are looked up at once.
+const LOOKED_UP: usize = 20_000;
+/// The pause after a batch, as a multiple of the time that it took.
+const PAUSE: u32 = 2;
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// After a lock that was not to be had.
+const AFTER_LOCK: Duration = Duration::from_millis(300);
+
+/// When this returns, this node's database holds no row of the tenant, and of
+/// ours the tombstone alone. Idempotent; interrupted, a repetition goes on.
+///
+/// # Errors
+/// [`MoveError::Refused`] where the copy is not this move's to delete;
+/// [`MoveError::Blocked`] when a table stayed locked.
+pub async fn run(run: &Run) -> Result<CleanedUp, MoveError> {
+    let conn = run.beside().await?;
+    entomb(run, &conn).await?;
+    let found = catalog::discover(&conn, &run.rules).await?;
+    for refusal in super::run::refusals(&found) {
+        tracing::warn!(move_id = %run.spec.move_id, %refusal, "clean up leaves a table as it is");
+    }
+    let mut work = Work { run, conn: &conn, rows: 0, total: 0, table: String::new() };
+    let tables = children_first(found.tables);
+    for table in &tables {
+        let sql = TableSql::new(table, &run.spec);
+        work.total += super::copy::estimate(&conn, &sql, &table.name, false).await?;
+    }
+    for table in &tables {
+        work.empty(table).await?;
+    }
+    guard::drop_triggers(&conn, &run.spec).await?;
+    guard::drop_log(&conn, &run.spec).await?;
+    finish::forget(run, &conn).await?;
+    Ok(CleanedUp { rows: work.rows })
+}
+
+/// Sees that the tenant has left this database by this move, for good.
+async fn entomb(run: &Run, conn: &Conn) -> Result<(), MoveError> {
+    let spec = &run.spec;
+    let refused = |why: &str| {
+        Err(MoveError::refused(format!(
+            "the {} of move {} of tenant {} is not cleaned up: {why}",
+            conn.side(),
+            spec.move_id,
+            spec.tenant
+        )))
+    };
+    let Some(row) = fence::read(conn, spec.tenant, false).await? else {
+        return refused("it has no fence row");
+    };
+    if row.move_id != Some(spec.move_id) {
+        return refused("its fence row belongs to another move");
+    }
+    match row.state {
+        State::Active => refused("it serves the tenant"),
+        // What an abandoned move left, while it is being deleted.
+        State::Moved if row.epoch == spec.epoch => Ok(()),
+        State::Moved if run.remembered(conn).await?.is_some() => {
+            refused("its way back is open: finish the move first")
+        }
+        State::Moved => Ok(()),
+        State::Standby => {
+            conn.batch(&format!(
+                "UPDATE {SCHEMA}.fence SET state = 'moved', place = {place}, updated_at = clock_timestamp() \
+                 WHERE customer_id = {tenant} AND move_id = {ours} AND state = 'standby'",
+                place = sql::literal(&spec.source_place),
+                tenant = sql::tenant_literal(spec.tenant),
+                ours = sql::move_literal(spec.move_id),
+            ))
+            .await
+        }
+    }
+}
+
+struct Work<'a> {
+    run: &'a Run,
+    conn: &'a Conn,
+    rows: u64,
+    total: u64,
+    table: String,
+}
+
+impl Work<'_> {
+    /// Deletes the tenant's rows of one table.
+    async fn empty(&mut self, table: &Table) -> Result<(), MoveError> {
+        self.table.clone_from(&table.name);
+        self.report();
+        let sql = TableSql::new(table, &self.run.spec);
+        for relation in relations(self.conn, table).await? {
+            loop {
+                let rows = self
+                    .conn
+                    .query(
+                        &format!(
+                            "SELECT x.ctid::text FROM ONLY {relation} AS x WHERE {} LIMIT {LOOKED_UP}",
+                            sql.of_tenant("x")
+                        ),
+                        &[],
+                    )
+                    .await?;
+                if rows.is_empty() {
+                    break;
+                }
+                let places: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+                let mut gone = 0;
+                for batch in places.chunks(BATCH) {
+                    gone += self.batch(&relation, &sql, batch).await?;
+                    self.run.fail.point("mid_clean_up")?;
+                }
+                if gone == 0 {
+                    return Err(MoveError::Interrupted(format!(
+                        "rows of {relation} moved about while they were deleted; try again"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn batch(
+        &mut self,
+        relation: &str,
+        sql: &TableSql<'_>,
+        places: &[String],
+    ) -> Result<u64, MoveError> {
+        loop {
+            let began = Instant::now();
+            match self.delete(relation, sql, places).await {
+                Ok(gone) => {
+                    self.rows += gone;
+                    self.report();
+                    tokio::time::sleep((began.elapsed() * PAUSE).min(LONGEST_PAUSE)).await;
+                    return Ok(gone);
+                }
+                Err(error) => {
+                    self.conn.batch("ROLLBACK").await?;
+                    let waits = [&SqlState::LOCK_NOT_AVAILABLE, &SqlState::T_R_DEADLOCK_DETECTED];
+                    if !error.code().is_some_and(|code| waits.contains(&code)) {
+                        return Err(error);
+                    }
+                    tracing::debug!(%error, relation, "a batch of the clean-up waits");
+                    tokio::time::sleep(AFTER_LOCK).await;
+                }
+            }
+        }
+    }
+
+    async fn delete(
+        &self,
+        relation: &str,
+        sql: &TableSql<'_>,
+        places: &[String],
+    ) -> Result<u64, MoveError> {
+        // Losing the last batches in a crash costs a repetition and nothing else.
+        self.conn
+            .batch(
+                "BEGIN; SET LOCAL session_replication_role = replica; \
+                 SET LOCAL lock_timeout = '100ms'; SET LOCAL synchronous_commit = off",
+            )
+            .await?;
+        let spec = &self.run.spec;
+        let tombstone = self
+            .conn
+            .query(
+                &format!(
+                    "SELECT 1 FROM {SCHEMA}.fence WHERE customer_id = {} AND move_id = {} \
+                     AND state = 'moved' FOR UPDATE",
+                    sql::tenant_literal(spec.tenant),
+                    sql::move_literal(spec.move_id)
+                ),
+                &[],
+            )
+            .await?;
+        if tombstone.is_empty() {
+            return Err(MoveError::refused(format!(
+                "the {} belongs to another move by now; the clean-up ends",
+                self.conn.side()
+            )));
+        }
+        // The condition on the tenant is not redundant: the place may be
+        // another row's by now.
+        let gone = self
+            .conn
+            .execute(
+                &format!(
+                    "DELETE FROM ONLY {relation} AS x WHERE {} AND x.ctid = ANY($1::text[]::tid[])",
+                    sql.of_tenant("x")
+                ),
+                &[&places],
+            )
+            .await?;
+        self.conn.batch("COMMIT").await?;
+        Ok(gone)
+    }
+
+    fn report(&self) {
+        self.run.progress.send_replace(Progress {
+            table: self.table.clone(),
+            rows_done: self.rows,
+            rows_total: self.total.max(self.rows),
+            ..Progress::default()
+        });
+    }
+}
+
+/// What holds a table's rows: itself, or its leaf partitions.
+async fn relations(conn: &Conn, table: &Table) -> Result<Vec<String>, MoveError> {
+    let rows = conn
+        .query(
+            "select format('%I.%I', n.nspname, c.relname) \
+             from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+             where c.relkind = 'r' and (c.oid = $1::text::regclass \
+                or c.oid in (select relid from pg_partition_tree($1::text::regclass))) order by 1",
+            &[&table.name],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Tables before those that they point to; in a circle by name.
+fn children_first(tables: Vec<Table>) -> Vec<Table> {
+    let mut left = tables;
+    let mut ordered = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let parents: BTreeSet<String> = left
+            .iter()
+            .flat_map(|table| {
+                table.foreign_keys.iter().map(|key| &key.parent).filter(|parent| **parent != table.name)
+            })
+            .cloned()
+            .collect();
+        let at = left.iter().position(|table| !parents.contains(&table.name)).unwrap_or(0);
+        ordered.push(left.remove(at));
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mover::catalog::ForeignKey;
+
+    fn table(name: &str, parents: &[&str]) -> Table {
+        let key = |parent: &&str| ForeignKey {
+            name: format!("{name}_{parent}"),
+            columns: Vec::new(),
+            parent: (*parent).to_owned(),
+            parent_columns: Vec::new(),
+        };
+        Table {
+            name: name.into(),
+            tenant: "customer_id".into(),
+            partitioned: false,
+            columns: Vec::new(),
+            key: Vec::new(),
+            foreign_keys: parents.iter().map(key).collect(),
+            constraints: Vec::new(),
+            uniques: Vec::new(),
+            sequences: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn children_go_before_their_parents() {
+        let tables = vec![
+            table("a", &[]),
+            table("b", &["a", "b"]),
+            table("c", &["b"]),
+            table("d", &["e"]),
+            table("e", &["d", "a"]),
+        ];
+        let order: Vec<String> = children_first(tables).into_iter().map(|t| t.name).collect();
+        let at = |name: &str| order.iter().position(|other| other == name).expect("there");
+        assert!(at("c") < at("b") && at("b") < at("a") && at("e") < at("a"), "{order:?}");
+        assert_eq!(order.len(), 5);
+    }
+}
