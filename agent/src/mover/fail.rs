@@ -47,7 +47,14 @@ pub fn points(step: Step) -> &'static [&'static str] {
     match step {
         Step::Preflight => &["before_preflight", "after_preflight"],
         Step::Guard => &["before_guard", "mid_guard", "after_guard"],
-        Step::Copy => &["before_copy", "mid_copy", "between_parts", "after_copy"],
+        Step::Copy => &[
+            "before_copy",
+            "after_set_aside",
+            "mid_copy",
+            "between_parts",
+            "mid_indexes",
+            "after_copy",
+        ],
         Step::Drain => &["before_drain", "mid_drain", "between_commits", "after_drain"],
         Step::Verify => &["before_verify", "mid_verify", "after_verify"],
         Step::CutOver => &[

@@ -158,6 +158,8 @@ pub async fn create_schema(conn: &Conn) -> Result<(), MoveError> {
              -- On the target: whether it was seen, behind the guards, to hold
              -- no row of the tenant. What is there since came by this move.
              was_empty boolean NOT NULL DEFAULT false,
+             -- On the target: the indexes that are away while the copy runs.
+             set_aside text NOT NULL DEFAULT '[]',
              created_at timestamptz NOT NULL DEFAULT now());
          -- On the target: what the copy has committed.
          CREATE TABLE IF NOT EXISTS {SCHEMA}.copied (

@@ -12,7 +12,9 @@ use super::error::{Kind, MoveError, Side};
 use super::fail::Fail;
 use super::fence;
 use super::leg::Leg;
+use super::pressure;
 use super::recover::{self, Standing};
+use super::set_aside;
 use super::spec::{Done, Preflight, Progress, Spec, Step};
 use super::sql::{self, Lock, SCHEMA};
 use super::{guard, preflight, way_back};
@@ -22,6 +24,12 @@ use super::{guard, preflight, way_back};
 pub struct Tuning {
     /// Pages of a table that one part of the copy covers.
     pub copy_part_pages: u32,
+    /// Streams of a copy; none is as many as help on this machine.
+    pub copy_streams: Option<usize>,
+    /// From this many rows on, a table's indexes are put aside where they may.
+    pub set_aside_rows: u64,
+    /// When copy and drain back off.
+    pub pressure: pressure::Limits,
     /// Rows of the log that one drain takes.
     pub drain_batch: i64,
     /// How long a drain goes on while writers keep up with it.
@@ -41,6 +49,9 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             copy_part_pages: 16_384,
+            copy_streams: None,
+            set_aside_rows: 20_000,
+            pressure: pressure::Limits::default(),
             drain_batch: 2_000,
             drain_patience: Duration::from_secs(60),
             fence_attempts: 40,
@@ -53,6 +64,15 @@ impl Default for Tuning {
 
 /// Between two tries of a way back whose databases can't be reached.
 const WAY_BACK_AGAIN: Duration = Duration::from_secs(2);
+
+impl Tuning {
+    /// How many streams a copy has: each keeps a core of either database busy,
+    /// and on two cores a second one gains nothing.
+    pub fn streams(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.copy_streams.unwrap_or(cores / 2).clamp(1, 4)
+    }
+}
 
 /// All that a step needs.
 pub struct Run {
@@ -163,6 +183,7 @@ impl Run {
         // We are the one mover: whoever still holds the target's lock is the
         // leftover of a dead one, perhaps behind a broken tunnel.
         self.claim(&target, true).await?;
+        set_aside::back(&self.spec, &target, &|_| ()).await?;
         for conn in [&source, &target] {
             conn.batch(sql::BY_KEY).await?;
         }

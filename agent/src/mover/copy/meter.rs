@@ -1,9 +1,11 @@
-//! Progress and throttle of a copy.
+//! Progress and throttle of a copy, shared by its streams.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::mover::pressure::Gauge;
 use crate::mover::run::Run;
 use crate::mover::spec::Progress;
 
@@ -13,55 +15,69 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// Counts, reports and throttles.
 pub(super) struct Meter<'a> {
     run: &'a Run,
+    gauge: &'a Gauge,
     started: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
     reported: Instant,
-    /// Rows of this run alone, which the throttle counts.
+    /// Rows of this run alone, which the order's limit counts.
     sent: u64,
     progress: Progress,
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(run: &'a Run, total: u64) -> Self {
+    pub(super) fn new(run: &'a Run, gauge: &'a Gauge, total: u64) -> Self {
         let now = Instant::now();
         let progress = Progress { rows_total: total, ..Progress::default() };
-        Self { run, started: now, reported: now, sent: 0, progress }
+        let state = Mutex::new(State { reported: now, sent: 0, progress });
+        Self { run, gauge, started: now, state }
     }
 
-    pub(super) fn table(&mut self, name: &str) {
-        self.progress.table = name.to_owned();
-        self.publish();
+    pub(super) fn table(&self, name: &str) {
+        let mut state = self.state();
+        name.clone_into(&mut state.progress.table);
+        self.publish(&mut state);
     }
 
-    pub(super) fn skip(&mut self, rows: u64, bytes: u64) {
-        self.progress.rows_done += rows;
-        self.progress.bytes_done += bytes;
+    pub(super) fn skip(&self, rows: u64, bytes: u64) {
+        let mut state = self.state();
+        state.progress.rows_done += rows;
+        state.progress.bytes_done += bytes;
     }
 
-    /// Counts a row; answers until when to wait, if the throttle says so.
-    pub(super) fn row(&mut self, bytes: usize) -> Option<Instant> {
-        self.sent += 1;
-        self.progress.rows_done += 1;
-        self.progress.bytes_done += bytes as u64;
-        if !self.sent.is_multiple_of(256) {
-            return None;
-        }
+    /// Counts what was sent; answers until when to wait: as the order's limit
+    /// says, or the databases' health.
+    pub(super) fn sent(&self, rows: u64, bytes: u64) -> Option<Instant> {
         let now = Instant::now();
-        if now.duration_since(self.reported) >= REPORT_EVERY {
-            self.reported = now;
-            self.publish();
+        let health = self.gauge.spend(now, bytes);
+        let mut state = self.state();
+        state.sent += rows;
+        state.progress.rows_done += rows;
+        state.progress.bytes_done += bytes;
+        if now.duration_since(state.reported) >= REPORT_EVERY {
+            state.reported = now;
+            self.publish(&mut state);
         }
-        let limit = self.run.spec.max_rows_per_second;
-        if limit == 0 {
-            return None;
-        }
-        let due = self.started + Duration::from_micros(self.sent.saturating_mul(1_000_000) / limit);
-        (due > now).then_some(due)
+        let limit = match self.run.spec.max_rows_per_second {
+            0 => None,
+            limit => Some(
+                self.started + Duration::from_micros(state.sent.saturating_mul(1_000_000) / limit),
+            ),
+        };
+        limit.max(health).filter(|due| *due > now)
     }
 
-    fn publish(&mut self) {
+    fn publish(&self, state: &mut State) {
         let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-        self.progress.rows_per_second = self.sent.saturating_mul(1000) / millis;
-        self.progress.rows_total = self.progress.rows_total.max(self.progress.rows_done);
-        self.run.progress.send_replace(self.progress.clone());
+        state.progress.rows_per_second = state.sent.saturating_mul(1000) / millis;
+        state.progress.rows_total = state.progress.rows_total.max(state.progress.rows_done);
+        self.run.progress.send_replace(state.progress.clone());
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // No code panics while it holds this; a poisoned value is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

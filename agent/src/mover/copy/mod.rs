@@ -3,36 +3,42 @@
 //! The snapshot is taken after the last trigger is in place, so that whatever
 //! it does not show is in the key log. Each part (a table, a partition, or a
 //! range of pages of a large one) and its line in the ledger commit together
-//! on the target; a restarted copy leaves out what is done.
+//! on the target; a restarted copy leaves out what is done. Parts go over a
+//! few streams at once where there are cores for them; all see one snapshot.
 //!
 //! A restart has a later snapshot. Rows that changed in between may then show
 //! up in another part than before: such keys are in the log, so it is enough
 //! that a part of a table that was begun before skips keys that exist.
+//!
+//! On a node of the tenant's own, the indexes of large empty tables are put
+//! aside meanwhile ([`set_aside`](super::set_aside)): building one over rows
+//! that are there costs a fraction of feeding it one random key at a time.
 
 mod meter;
 mod parts;
 mod pipe;
+mod streams;
 
 use tokio::time::Instant;
 
 use self::meter::Meter;
-use self::parts::plan;
-use self::pipe::copy_part;
+use self::streams::Plan;
 use super::catalog::Table;
 use super::connect::Conn;
 use super::error::{MoveError, Side};
 use super::leg::Leg;
+use super::pressure::Gauge;
 use super::run::{Pair, Run};
-use super::spec::Copied;
+use super::set_aside;
+use super::spec::{Copied, Progress};
 use super::sql::SCHEMA;
 use super::statements::TableSql;
-use super::undo;
 
 /// The ledger's line that closes a table.
 const WHOLE: &str = "*";
 
-/// When this returns, every row of the snapshot is on the target. Idempotent;
-/// repeated after an interruption it copies what is missing.
+/// When this returns, every row of the snapshot is on the target, with every
+/// index. Idempotent; repeated after an interruption it copies what is missing.
 ///
 /// # Errors
 /// [`MoveError`]; a repetition resumes.
@@ -43,18 +49,41 @@ pub async fn run(run: &Run, pair: &Pair) -> Result<Copied, MoveError> {
     let target = run.connect(Side::Target).await?;
     source.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
 
-    let mut total = 0;
     let mut estimates = Vec::new();
     for table in &tables {
         let rows = estimate(&source, &TableSql::new(table, &run.spec), &table.name, false).await?;
         estimates.push(rows);
-        total += rows;
     }
-    let mut meter = Meter::new(run, total);
-    for (number, table) in tables.iter().enumerate() {
-        copy_table(run, pair, (&source, &target), number, table, &mut meter).await?;
+    if run.spec.target_dedicated {
+        let large = tables.iter().zip(&estimates);
+        let large = large.filter(|(_, rows)| **rows >= run.tuning.set_aside_rows);
+        set_aside::away(run, &target, large.map(|(table, _)| table)).await?;
     }
-    source.batch("COMMIT").await?;
+    run.fail.point("after_set_aside")?;
+    let gauge = Gauge::new(run.tuning.pressure);
+    let meter = Meter::new(run, &gauge, estimates.iter().sum());
+    let plan = Plan::make(run, pair, (&source, &target), &tables, &meter).await?;
+    let piping = Instant::now();
+    let work = streams::run(run, pair, plan, (source, target), &meter);
+    // The watch ends with the work.
+    let target = tokio::select! {
+        copied = work => copied?,
+        error = gauge.watch(run) => return Err(error),
+    };
+    let piped = piping.elapsed();
+
+    run.fail.point("mid_indexes")?;
+    let building = Instant::now();
+    let tell = |index: &str| {
+        let table = format!("index {index}");
+        run.progress.send_modify(|progress| progress.table = table);
+    };
+    let indexes = set_aside::back(&run.spec, &target, &tell).await?;
+    let built = building.elapsed();
+    // All is as it was.
+    if indexes > 0 {
+        run.guarded_tables(pair, Leg::FORTH).await?;
+    }
     // The application's first queries there need statistics. Without the
     // right to analyse, PostgreSQL warns and goes on.
     for table in &tables {
@@ -69,12 +98,19 @@ pub async fn run(run: &Run, pair: &Pair) -> Result<Copied, MoveError> {
             &[&run.spec.move_id.0],
         )
         .await?;
-    run.fail.point("after_copy")?;
-    Ok(Copied {
+    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let copied = Copied {
         rows: row.get::<_, i64>(0).max(0).cast_unsigned(),
         bytes: row.get::<_, i64>(1).max(0).cast_unsigned(),
-        duration_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-    })
+        duration_us: micros(started.elapsed()),
+        piped_us: micros(piped),
+        indexes_us: if indexes > 0 { micros(built) } else { 0 },
+    };
+    run.progress.send_modify(|progress| {
+        *progress =
+            Progress { rows_done: copied.rows, bytes_done: copied.bytes, ..progress.clone() };
+    });
+    Ok(copied)
 }
 
 /// How many rows of the tenant the planner expects in `relation`.
@@ -102,70 +138,52 @@ pub(super) async fn estimate(
         .map_or(0, |rows| rows.max(0.0) as u64))
 }
 
-async fn copy_table(
-    run: &Run,
-    pair: &Pair,
-    (source, target): (&Conn, &Conn),
-    number: usize,
-    table: &Table,
-    meter: &mut Meter<'_>,
-) -> Result<(), MoveError> {
-    let spec = &run.spec;
-    let tab = i32::try_from(number).unwrap_or(i32::MAX);
-    meter.table(&table.name);
-    let done: Vec<(String, i64, i64)> = target
-        .query(
-            &format!(
-                "select part, rows, bytes from {SCHEMA}.copied where move_id = $1 and tab = $2"
-            ),
-            &[&spec.move_id.0, &tab],
-        )
-        .await?
-        .iter()
-        .map(|row| (row.get(0), row.get(1), row.get(2)))
-        .collect();
-    for (_, rows, bytes) in &done {
-        meter.skip(rows.max(&0).cast_unsigned(), bytes.max(&0).cast_unsigned());
+/// What the ledger says of one table.
+struct Done {
+    /// Part, rows, bytes.
+    parts: Vec<(String, i64, i64)>,
+}
+
+impl Done {
+    async fn read(run: &Run, target: &Conn, tab: i32) -> Result<Self, MoveError> {
+        let sql = format!(
+            "select part, rows, bytes from {SCHEMA}.copied where move_id = $1 and tab = $2"
+        );
+        let rows = target.query(&sql, &[&run.spec.move_id.0, &tab]).await?;
+        Ok(Self { parts: rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect() })
     }
-    if done.iter().any(|(part, ..)| part == WHOLE) {
-        return Ok(());
+
+    fn is_whole(&self) -> bool {
+        self.has(WHOLE)
     }
-    let parts = plan(run, source, table).await?;
-    // A table that was rewritten since (VACUUM FULL) has other rows in the
-    // same pages, and no log knows of it: that table starts anew.
-    let files: Vec<&str> = parts.iter().filter_map(|part| part.id.split(':').next()).collect();
-    let rewritten = done
-        .iter()
-        .any(|(part, ..)| part.split(':').next().is_some_and(|file| !files.contains(&file)));
-    let mut begun = !done.is_empty();
-    if rewritten {
-        undo::delete_rows(run, &pair.target, table).await?;
-        target
-            .execute(
-                &format!("delete from {SCHEMA}.copied where move_id = $1 and tab = $2"),
-                &[&spec.move_id.0, &tab],
-            )
-            .await?;
-        begun = false;
+
+    fn has(&self, id: &str) -> bool {
+        self.parts.iter().any(|(part, ..)| part == id)
     }
-    for part in &parts {
-        if !rewritten && done.iter().any(|(id, ..)| *id == part.id) {
-            continue;
-        }
-        copy_part(run, (source, target), tab, table, part, begun, meter).await?;
-        run.fail.point("between_parts")?;
-        if pair.source.client().is_closed() || pair.target.client().is_closed() {
-            return Err(MoveError::Interrupted("the session with the mover's lock ended".into()));
+
+    fn count(&self, meter: &Meter<'_>) {
+        for (_, rows, bytes) in &self.parts {
+            meter.skip(rows.max(&0).cast_unsigned(), bytes.max(&0).cast_unsigned());
         }
     }
-    target
-        .execute(
-            &format!(
-                "insert into {SCHEMA}.copied (move_id, tab, part, rows, bytes) values ($1, $2, $3, 0, 0) \
-                 on conflict do nothing"
-            ),
-            &[&spec.move_id.0, &tab, &WHOLE],
-        )
-        .await?;
+}
+
+/// Closes a table in the ledger.
+async fn close(run: &Run, target: &Conn, tab: i32) -> Result<(), MoveError> {
+    let sql = format!(
+        "insert into {SCHEMA}.copied (move_id, tab, part, rows, bytes) values ($1, $2, $3, 0, 0) \
+         on conflict do nothing"
+    );
+    target.execute(&sql, &[&run.spec.move_id.0, &tab, &WHOLE]).await?;
     Ok(())
+}
+
+/// Where a table is numbered in the ledger.
+fn number(at: usize) -> i32 {
+    i32::try_from(at).unwrap_or(i32::MAX)
+}
+
+/// The table's statements, for its parts.
+fn sql_of<'a>(run: &Run, table: &'a Table) -> TableSql<'a> {
+    TableSql::new(table, &run.spec)
 }

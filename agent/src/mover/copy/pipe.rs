@@ -5,28 +5,30 @@ use futures_util::{SinkExt, StreamExt};
 
 use super::meter::Meter;
 use super::parts::Part;
-use crate::mover::catalog::Table;
+use super::sql_of;
+use super::streams::Task;
 use crate::mover::connect::Conn;
 use crate::mover::error::MoveError;
 use crate::mover::fence;
 use crate::mover::run::Run;
 use crate::mover::sql::SCHEMA;
-use crate::mover::statements::TableSql;
 
-/// Bytes that are sent at once.
+/// Bytes that are sent at once; a row goes whole, so there may be more.
 const BUFFER: usize = 64 * 1024;
+const SLACK: usize = 8 * 1024;
 
+/// When this returns, the rows of `part` and its line in the ledger are
+/// committed on the target.
 pub(super) async fn copy_part(
     run: &Run,
     (source, target): (&Conn, &Conn),
-    tab: i32,
-    table: &Table,
+    task: &Task<'_>,
     part: &Part,
-    begun: bool,
-    meter: &mut Meter<'_>,
+    meter: &Meter<'_>,
 ) -> Result<(), MoveError> {
+    let Task { tab, table, begun, .. } = task;
     let spec = &run.spec;
-    let sql = TableSql::new(table, spec);
+    let sql = sql_of(run, table);
     let columns = table.copied().join(", ");
     let format = if table.binary() { "binary" } else { "text" };
     let selected: Vec<String> = table.copied().iter().map(|name| format!("x.{name}")).collect();
@@ -39,7 +41,7 @@ pub(super) async fn copy_part(
     );
     target.batch("BEGIN; SET LOCAL session_replication_role = replica").await?;
     fence::standby(&run.spec, target, "FOR SHARE").await?;
-    let into = if begun {
+    let into = if *begun {
         target
             .batch(&format!(
                 "CREATE TEMP TABLE webhost_fleet_part ON COMMIT DROP AS SELECT {columns} FROM {} WITH NO DATA",
@@ -59,28 +61,34 @@ pub(super) async fn copy_part(
         .map_err(|error| target.error(error))?;
     tokio::pin!(rows_out);
     tokio::pin!(sink);
-    let mut buffer = BytesMut::with_capacity(BUFFER * 2);
-    let mut bytes = 0_u64;
+    let mut buffer = BytesMut::with_capacity(BUFFER + SLACK);
+    let (mut bytes, mut rows) = (0_u64, 0_u64);
     while let Some(row) = rows_out.next().await {
         let row = row.map_err(|error| source.error(error))?;
-        bytes += row.len() as u64;
         buffer.extend_from_slice(&row);
-        let pause = meter.row(row.len());
+        rows += 1;
         if buffer.len() >= BUFFER {
-            let full = std::mem::replace(&mut buffer, BytesMut::with_capacity(BUFFER * 2));
+            let full = std::mem::replace(&mut buffer, BytesMut::with_capacity(BUFFER + SLACK));
+            let sent = full.len() as u64;
+            bytes += sent;
             sink.send(full.freeze()).await.map_err(|error| target.error(error))?;
             run.fail.point("mid_copy")?;
-        }
-        if let Some(until) = pause {
-            tokio::time::sleep_until(until).await;
+            if let Some(until) = meter.sent(std::mem::take(&mut rows), sent) {
+                tokio::time::sleep_until(until).await;
+            }
         }
     }
-    if !buffer.is_empty() {
+    let sent = buffer.len() as u64;
+    bytes += sent;
+    if sent > 0 {
         sink.send(buffer.freeze()).await.map_err(|error| target.error(error))?;
     }
     run.fail.point("mid_copy")?;
+    if let Some(until) = meter.sent(rows, sent) {
+        tokio::time::sleep_until(until).await;
+    }
     let rows = sink.finish().await.map_err(|error| target.error(error))?;
-    if begun {
+    if *begun {
         let key: Vec<&str> = table.key_columns().map(|column| column.name.as_str()).collect();
         target
             .batch(&format!(
@@ -98,7 +106,7 @@ pub(super) async fn copy_part(
             ),
             &[
                 &spec.move_id.0,
-                &tab,
+                tab,
                 &part.id,
                 &rows.cast_signed(),
                 &bytes.cast_signed(),

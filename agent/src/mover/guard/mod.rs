@@ -34,7 +34,7 @@ mod patience;
 mod tables;
 mod triggers;
 
-pub(super) use patience::{Held, blockers};
+pub(super) use patience::{Held, blockers, patiently};
 pub use tables::{check, drop_triggers, only_refuse};
 pub use triggers::{Kind, RETENTION};
 

@@ -16,7 +16,11 @@ const LOCK_TIMEOUT: &str = "100ms";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs DDL on one table with a short lock timeout, again and again.
-pub(super) async fn patiently(conn: &Conn, table: &str, ddl: &str) -> Result<(), MoveError> {
+pub(in crate::mover) async fn patiently(
+    conn: &Conn,
+    table: &str,
+    ddl: &str,
+) -> Result<(), MoveError> {
     let until = Instant::now() + PATIENCE;
     let mut pause = Duration::from_millis(20);
     loop {

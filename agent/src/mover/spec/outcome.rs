@@ -10,7 +10,14 @@ use super::{Preflight, Step};
 pub struct Copied {
     pub rows: u64,
     pub bytes: u64,
+    /// The whole step, statistics included.
     pub duration_us: u64,
+    /// Of it, while rows went over.
+    #[serde(default)]
+    pub piped_us: u64,
+    /// Of it, while indexes were built that had been put aside.
+    #[serde(default)]
+    pub indexes_us: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
