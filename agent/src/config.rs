@@ -47,6 +47,8 @@ pub struct Config {
     #[serde(default)]
     pub attribution: Attribution,
     pub tunnel: Option<Tunnel>,
+    pub hold: Option<Hold>,
+    pub nginx: Option<Nginx>,
     #[serde(default)]
     pub moves: Moves,
 }
@@ -192,6 +194,55 @@ pub struct Tunnel {
     pub listen: SocketAddr,
     /// What other agents dial; `listen` when absent.
     pub advertise: Option<String>,
+}
+
+/// The proxy that holds a tenant's requests during the moment of its switch,
+/// and forwards them afterwards.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hold {
+    /// On loopback: nginx and this node's tunnel lead there.
+    pub listen: SocketAddr,
+    /// The application of this node.
+    pub application: SocketAddr,
+    /// nginx sends every request here, so that nothing has to be told to it.
+    pub always: bool,
+    /// Connections at a time; more wait in the kernel's queue.
+    pub max_connections: usize,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7404)),
+            application: SocketAddr::from(([127, 0, 0, 1], 4000)),
+            always: false,
+            max_connections: 2_048,
+        }
+    }
+}
+
+/// How nginx is told which host names go through the hold point.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nginx {
+    /// Where the map's entries and their number are written.
+    pub dir: PathBuf,
+    /// Where the reloading unit writes its verdict.
+    pub verdict: PathBuf,
+    /// nginx's `worker_shutdown_timeout`: nothing is switched before the
+    /// connections of its old workers have ended.
+    pub worker_shutdown_s: u64,
+}
+
+impl Default for Nginx {
+    fn default() -> Self {
+        Self {
+            dir: "/var/lib/webhost-agent/routes".into(),
+            verdict: "/run/webhost-nginx-reload/verdict.json".into(),
+            worker_shutdown_s: 30,
+        }
+    }
 }
 
 /// What this node allows a move to do; the coordinator can't widen it.

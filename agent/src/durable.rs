@@ -28,6 +28,10 @@ pub(crate) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> DurableError {
 /// # Errors
 /// Of the file system; the old file stands then.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    replace_with(path, bytes, 0o600)
+}
+
+fn replace_with(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     let dir = directory_of(path);
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".new");
@@ -37,11 +41,19 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)?;
     File::open(dir)?.sync_all()
+}
+
+/// [`replace`], readable by everybody.
+///
+/// # Errors
+/// Of the file system; the old file stands then.
+pub(crate) fn replace_public(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    replace_with(path, bytes, 0o644)
 }
 
 /// Removes `path` durably; it may be gone already.

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use webhost_agent::config::{Config, DEFAULT_PATH};
 use webhost_agent::identity;
+use webhost_agent::nginx::reload::Reload;
 use webhost_agent::status::cli;
 
 /// The agent of a WebHost fleet's machine: collects what each tenant uses,
@@ -62,6 +63,22 @@ enum Command {
     /// The data path of one move, as a child of the running agent.
     #[command(hide = true)]
     Mover,
+    /// Checks nginx's configuration, reloads it, and writes a verdict for the
+    /// agent: for webhost-nginx-reload.service.
+    #[command(hide = true)]
+    NginxReload {
+        /// The agent's directory of routes.
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/webhost-agent/routes")]
+        routes: PathBuf,
+        /// Where the verdict goes.
+        #[arg(long, value_name = "PATH", default_value = "/run/webhost-nginx-reload/verdict.json")]
+        verdict: PathBuf,
+        #[arg(long, value_name = "PATH", default_value = "/usr/sbin/nginx")]
+        nginx: PathBuf,
+        /// nginx's configuration, where it isn't the built-in one.
+        #[arg(long, value_name = "PATH")]
+        nginx_config: Option<PathBuf>,
+    },
     /// Checks the configuration and prints it as it takes effect, without
     /// secrets. Exit code 0: usable, 1: not.
     CheckConfig {
@@ -87,6 +104,12 @@ fn main() -> ExitCode {
             status(&config.config, socket, options)
         }
         Command::Mover => mover(),
+        Command::NginxReload { routes, verdict, nginx, nginx_config } => nginx_reload(&Reload {
+            routes: &routes,
+            verdict: &verdict,
+            nginx: &nginx,
+            config: nginx_config.as_deref(),
+        }),
         Command::CheckConfig { config } => check_config(&config.config),
     };
     worked.unwrap_or_else(|error| {
@@ -145,6 +168,15 @@ fn status(path: &Path, socket: Option<PathBuf>, options: cli::Options) -> anyhow
 fn mover() -> anyhow::Result<ExitCode> {
     log()?;
     block_on(async { Ok(webhost_agent::mover::child::main().await?) })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A bad verdict is no failure of the unit: who asked reads it.
+fn nginx_reload(reload: &Reload<'_>) -> anyhow::Result<ExitCode> {
+    let verdict = webhost_agent::nginx::reload::run(reload)
+        .with_context(|| reload.verdict.display().to_string())?;
+    let words = if verdict.good { "reloaded" } else { verdict.message.as_str() };
+    writeln!(std::io::stdout().lock(), "generation {}: {words}", verdict.generation)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,6 +6,7 @@
 //! alive its process is.
 
 mod coordinator;
+mod hold;
 mod mover;
 
 use std::time::Duration;
@@ -49,6 +50,9 @@ pub enum RunError {
     /// The part for moves could not be prepared.
     #[error("moves: {0}")]
     Mover(String),
+    /// The hold point could not be prepared.
+    #[error("hold point: {0}")]
+    Hold(String),
     /// The link could not be prepared.
     #[error(transparent)]
     Link(#[from] LinkError),

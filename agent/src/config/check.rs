@@ -100,6 +100,39 @@ impl Config {
         for (index, process) in self.attribution.shared.iter().enumerate() {
             shared(&mut wrong, self, index, process);
         }
+        if let Some(hold) = &self.hold {
+            if !hold.listen.ip().is_loopback() {
+                wrong(
+                    "hold.listen",
+                    format!("{} is not on loopback; other nodes come by the tunnel", hold.listen),
+                );
+            }
+            if hold.listen == hold.application {
+                wrong("hold.application", format!("{} is the hold point itself", hold.listen));
+            }
+            if !(16..=8_000).contains(&hold.max_connections) {
+                wrong(
+                    "hold.max_connections",
+                    format!("{} is not between 16 and 8000", hold.max_connections),
+                );
+            }
+        }
+        if let Some(nginx) = &self.nginx {
+            absolute(&mut wrong, "nginx.dir", &nginx.dir);
+            absolute(&mut wrong, "nginx.verdict", &nginx.verdict);
+            if nginx.worker_shutdown_s > 600 {
+                wrong(
+                    "nginx.worker_shutdown_s",
+                    format!("{} is more than 600 seconds", nginx.worker_shutdown_s),
+                );
+            }
+            if self.hold.is_none() {
+                wrong(
+                    "nginx",
+                    "sends requests to the hold point: it needs a [hold] section".into(),
+                );
+            }
+        }
         if self.tunnel.is_some() && self.postgres.is_none() {
             wrong("tunnel", "leads to the tenants' database: it needs a [postgres] section".into());
         }

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::str::FromStr;
 
 use super::load::Problem;
-use super::{App, Config, Postgres, SecretUrl, Tunnel};
+use super::{App, Config, Hold, Nginx, Postgres, SecretUrl, Tunnel};
 
 const PREFIX: &str = "WEBHOST_AGENT_";
 
@@ -107,6 +107,22 @@ impl Config {
                     *none = Some(Tunnel { listen, advertise: Some(value.into()) });
                 }
             },
+            "HOLD_LISTEN" => {
+                self.hold_mut().listen = parse(value, "an address and port, as 127.0.0.1:7404")?;
+            }
+            "HOLD_APPLICATION" => {
+                self.hold_mut().application =
+                    parse(value, "an address and port, as 127.0.0.1:4000")?;
+            }
+            "HOLD_ALWAYS" => self.hold_mut().always = parse(value, "true or false")?,
+            "HOLD_MAX_CONNECTIONS" => {
+                self.hold_mut().max_connections = parse(value, "a number of connections")?;
+            }
+            "NGINX_DIR" => self.nginx_mut().dir = value.into(),
+            "NGINX_VERDICT" => self.nginx_mut().verdict = value.into(),
+            "NGINX_WORKER_SHUTDOWN_S" => {
+                self.nginx_mut().worker_shutdown_s = parse(value, "seconds")?;
+            }
             "MOVES_ENABLED" => self.moves.enabled = parse(value, "true or false")?,
             "MOVES_MAX_ROWS_PER_SECOND" => {
                 self.moves.max_rows_per_second = parse(value, "rows per second, 0 for no limit")?;
@@ -126,6 +142,14 @@ impl Config {
 
     fn postgres_mut(&mut self) -> &mut Postgres {
         self.postgres.get_or_insert_with(|| Postgres::at(SecretUrl::default()))
+    }
+
+    fn hold_mut(&mut self) -> &mut Hold {
+        self.hold.get_or_insert_with(Hold::default)
+    }
+
+    fn nginx_mut(&mut self) -> &mut Nginx {
+        self.nginx.get_or_insert_with(Nginx::default)
     }
 
     fn app_mut(&mut self) -> &mut App {

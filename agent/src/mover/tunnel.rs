@@ -4,17 +4,20 @@
 //! `TunnelHello` with the move's ticket, one `TunnelWelcome`, and from there
 //! the bytes of PostgreSQL's protocol, which end at the target's local socket:
 //! no database password travels, and no database port is opened. The local
-//! role must be let in without a password (peer or trust on the socket).
+//! role must be let in without a password (peer or trust on the socket). The
+//! same door takes a moved tenant's HTTP requests from the other node's hold
+//! point to this one's, where the hello says so.
 //!
 //! A ticket is good for one move, one source node and a time. It is kept as a
 //! hash, and survives a restart of the agent.
 
 mod dial;
+mod idle;
 mod serve;
 mod tickets;
 
 pub use dial::{Through, TunnelIdentity};
-pub use serve::{Database, serve};
+pub use serve::{Behind, Database, serve};
 pub use tickets::{Ticket, Tickets};
 
 use prost::Message;

@@ -9,14 +9,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::RunError;
+use super::{RunError, hold};
 use crate::config::Config;
 use crate::identity::StoredIdentity;
 use crate::mover::catalog::Rules;
 use crate::mover::child::Login;
 use crate::mover::spec::Secret;
-use crate::mover::supervisor::{MoveStatus, Setup, Supervisor, Way};
-use crate::mover::tunnel::{Database, Tickets, TunnelIdentity, serve};
+use crate::mover::supervisor::{Identify, MoveStatus, Setup, Supervisor, Way};
+use crate::mover::tunnel::{Behind, Database, Tickets, TunnelIdentity, serve};
 use crate::status::board::Board;
 use crate::status::document::Move;
 
@@ -39,6 +39,8 @@ pub(super) async fn start(
         _ => None,
     };
     let carried = tunnel_identity(identity);
+    let identify: Identify = Arc::new(move || Ok(carried.clone()));
+    let (prepared, hold) = hold::prepare(config, Arc::clone(&identify)).await?;
     let setup = Setup {
         node: identity.node,
         state_dir: config.state_dir.clone(),
@@ -51,13 +53,21 @@ pub(super) async fn start(
             reference: config.moves.reference_tables.clone(),
         },
         max_rows_per_second: config.moves.max_rows_per_second,
-        way: Way::Tunnel(Arc::new(move || Ok(carried.clone()))),
+        way: Way::Tunnel(identify),
+        takes_http: config.hold.is_some(),
+        hold,
         tunnel_address,
         tickets,
         copy_part_pages: None,
         shutdown: stop.clone(),
     };
     let supervisor = Supervisor::load(setup)?;
+    // After the supervisor has named the moves that are in doubt.
+    if let Some(prepared) = prepared {
+        let shown = prepared.hold();
+        board.probe(move |document| document.hold = shown.figures());
+        prepared.serve(tasks, stop.clone());
+    }
     let resuming = supervisor.clone();
     tasks.spawn(async move { resuming.resume().await });
     let shown = supervisor.clone();
@@ -86,12 +96,13 @@ async fn listen(
         .await
         .map_err(|error| RunError::Mover(format!("tunnel.listen {}: {error}", tunnel.listen)))?;
     let server = identity.tunnel_server().map_err(|error| RunError::Mover(error.to_string()))?;
+    let behind = Behind { database, http: config.hold.as_ref().map(|hold| hold.listen) };
     let (tickets, stop) = (Arc::clone(tickets), stop.clone());
     tasks.spawn(async move {
         // Held for as long as the tunnel serves: a renewed certificate will
         // come this way.
         let (_renewals, server) = watch::channel(server);
-        if let Err(error) = serve(listener, server, tickets, database, stop).await {
+        if let Err(error) = serve(listener, server, tickets, behind, stop).await {
             tracing::error!(%error, "the tunnel ended: no move can come to this node");
         }
     });

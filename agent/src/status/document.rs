@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hold::tenant::Figures;
+
 /// The version of the document.
 pub const SCHEMA: u32 = 1;
 
@@ -35,6 +37,9 @@ pub struct Document {
     pub spool: Spool,
     pub commands: Commands,
     pub moves: Vec<Move>,
+    /// Tenants whose requests come through the hold point, by host name.
+    #[serde(default)]
+    pub hold: Vec<Figures>,
 }
 
 /// The link to the coordinator.

@@ -47,6 +47,8 @@ pub(crate) fn setup(world: &World, spec: &Spec, dir: &Path, fail_at: Option<&str
         max_rows_per_second: 0,
         way: Way::Direct(login(&world.target)),
         tunnel_address: None,
+        hold: Arc::new(webhost_agent::hold::moves::Untouched),
+        takes_http: false,
         tickets: Arc::new(Tickets::load(dir).expect("tickets")),
         copy_part_pages: Some(32),
         shutdown: CancellationToken::new(),

@@ -29,6 +29,7 @@ use super::spec::{Progress, Spec, Step};
 use super::tunnel::{Tickets, TunnelIdentity};
 use crate::command::Handler;
 use crate::durable::DurableError;
+use crate::hold::HoldPoint;
 
 /// Gives the node's current certificate and key; asked before each child, so
 /// that a renewed one is used.
@@ -63,6 +64,10 @@ pub struct Setup {
     /// Where the tunnel listens, for others; none when this node has none.
     pub tunnel_address: Option<String>,
     pub tickets: Arc<Tickets>,
+    /// Whoever carries the tenants' requests.
+    pub hold: Arc<dyn HoldPoint>,
+    /// This node's tunnel takes requests for its application.
+    pub takes_http: bool,
     pub copy_part_pages: Option<u32>,
     pub shutdown: CancellationToken,
 }
@@ -104,6 +109,11 @@ impl Supervisor {
     /// [`DurableError`], naming the file.
     pub fn load(setup: Setup) -> Result<Self, DurableError> {
         let records = Records::load(&setup.state_dir)?;
+        for record in records.all() {
+            if !record.step.leaves_the_source_active() {
+                setup.hold.doubt(&record.spec);
+            }
+        }
         let status = records
             .all()
             .into_iter()

@@ -19,7 +19,7 @@ impl Supervisor {
         match self.inner.setup.tickets.open(ticket) {
             Ok(()) => command_reply::Outcome::TunnelOpened(wire::TunnelOpened {
                 address,
-                takes_http: false,
+                takes_http: self.inner.setup.takes_http,
             }),
             Err(error) => failed(Kind::Retry, error.to_string()),
         }

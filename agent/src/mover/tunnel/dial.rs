@@ -5,11 +5,13 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use webhost_proto::ids::{MoveId, NodeId};
 use webhost_proto::tls::{self, Identity};
 use webhost_proto::wire;
 
-use crate::mover::connect::{Dialled, Transport};
+use crate::mover::connect::{Dialled, Stream, Transport};
 use crate::mover::spec::{Secret, Spec};
 
 /// The node's certificate and key, as they go to the child on its standard
@@ -58,9 +60,20 @@ impl Through {
     }
 }
 
-#[tonic::async_trait]
-impl Transport for Through {
-    async fn dial(&self) -> Result<Dialled, String> {
+impl Through {
+    /// A connection to the application beside the target's agent.
+    ///
+    /// # Errors
+    /// In words, naming the address.
+    pub async fn http(&self) -> Result<Box<dyn Stream>, String> {
+        let (stream, _welcome) = self.open(wire::TunnelPurpose::Http).await?;
+        Ok(Box::new(stream))
+    }
+
+    async fn open(
+        &self,
+        purpose: wire::TunnelPurpose,
+    ) -> Result<(TlsStream<TcpStream>, wire::TunnelWelcome), String> {
         let words =
             |what: String| format!("tunnel of node {} at {}: {what}", self.target, self.address);
         let mut stream = tls::connect(&self.address, self.config.clone())
@@ -75,7 +88,7 @@ impl Transport for Through {
         let hello = wire::TunnelHello {
             move_id: self.move_id.to_wire(),
             ticket: self.ticket.0.clone(),
-            purpose: wire::TunnelPurpose::Database.into(),
+            purpose: purpose.into(),
         };
         super::write(&mut stream, &hello).await.map_err(|error| words(error.to_string()))?;
         let welcome: wire::TunnelWelcome = tokio::time::timeout(GREETING, super::read(&mut stream))
@@ -85,6 +98,14 @@ impl Transport for Through {
         if !welcome.refusal.is_empty() {
             return Err(words(format!("refused: {}", welcome.refusal)));
         }
+        Ok((stream, welcome))
+    }
+}
+
+#[tonic::async_trait]
+impl Transport for Through {
+    async fn dial(&self) -> Result<Dialled, String> {
+        let (stream, welcome) = self.open(wire::TunnelPurpose::Database).await?;
         Ok(Dialled {
             stream: Box::new(stream),
             user: welcome.user,

@@ -1,16 +1,14 @@
 //! The target's end.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::io::{AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
 use tokio_postgres::config::Host;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,16 +16,16 @@ use webhost_proto::ids::MoveId;
 use webhost_proto::tls::{Accepted, Acceptor, Limits, peer_node};
 use webhost_proto::wire;
 
+use super::idle::{Seen, Watched};
 use super::tickets::Tickets;
 use crate::mover::connect::Stream;
 
 /// How long a stranger with a node's certificate may keep us waiting.
 const GREETING: Duration = Duration::from_secs(5);
-/// A connection without a byte in either direction for this long ends: movers
-/// send something every 30 s.
-const IDLE: Duration = Duration::from_secs(120);
-/// Connections at a time, over all moves.
-const CONNECTIONS: usize = 64;
+/// Sessions of movers at a time, over all moves.
+const SESSIONS: usize = 64;
+/// Connections for HTTP at a time, over all moves.
+const HTTP_CONNECTIONS: usize = 512;
 
 /// The local database, as the tunnel needs it.
 #[derive(Clone, Debug)]
@@ -96,7 +94,29 @@ impl Database {
     }
 }
 
-/// Accepts movers until `shutdown`; their connections end with it.
+/// What stands behind this node's tunnel.
+#[derive(Clone, Debug)]
+pub struct Behind {
+    pub database: Database,
+    /// The hold point, which passes requests on to the application.
+    pub http: Option<SocketAddr>,
+}
+
+impl From<Database> for Behind {
+    fn from(database: Database) -> Self {
+        Self { database, http: None }
+    }
+}
+
+struct Shared {
+    tickets: Arc<Tickets>,
+    behind: Behind,
+    sessions: Semaphore,
+    http: Semaphore,
+}
+
+/// Accepts movers and hold points until `shutdown`; their connections end
+/// with it.
 ///
 /// # Errors
 /// When the listener can't be used.
@@ -104,26 +124,24 @@ pub async fn serve(
     listener: TcpListener,
     config: watch::Receiver<Arc<ServerConfig>>,
     tickets: Arc<Tickets>,
-    database: Database,
+    behind: impl Into<Behind>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let tasks = TaskTracker::new();
     let mut acceptor =
         Acceptor::start(listener, config, Limits::mutual(), &tasks, shutdown.clone())?;
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let shared = Arc::new(Shared {
+        tickets,
+        behind: behind.into(),
+        sessions: Semaphore::new(SESSIONS),
+        http: Semaphore::new(HTTP_CONNECTIONS),
+    });
     while let Some(accepted) = acceptor.next().await {
-        // Full: the newest is dropped; its mover is told nothing and retries.
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            tracing::warn!("tunnel: {CONNECTIONS} connections are open, one more refused");
-            continue;
-        };
-        let (tickets, database, shutdown) =
-            (Arc::clone(&tickets), database.clone(), shutdown.clone());
+        let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
         tasks.spawn(async move {
-            let _slot = slot;
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = carry(accepted, &tickets, &database) => {}
+                () = shared.carry(accepted) => {}
             }
         });
     }
@@ -132,66 +150,113 @@ pub async fn serve(
     Ok(())
 }
 
-async fn carry(mut stream: Accepted, tickets: &Tickets, database: &Database) {
-    let from = stream.info().address;
-    let (move_id, cut) = match greet(&mut stream, tickets).await {
-        Ok(admitted) => admitted,
-        Err(reason) => {
-            tracing::warn!(%from, %reason, "tunnel: refused");
-            let refusal = wire::TunnelWelcome {
-                refusal: "no such move, ticket or node".into(),
-                ..wire::TunnelWelcome::default()
-            };
-            if let Err(error) = super::write(&mut stream, &refusal).await {
-                tracing::debug!(%from, %error, "tunnel: refusal not delivered");
+impl Shared {
+    async fn carry(&self, mut stream: Accepted) {
+        let from = stream.info().address;
+        let (move_id, purpose, cut) = match greet(&mut stream, &self.tickets).await {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                tracing::warn!(%from, %reason, "tunnel: refused");
+                return refuse(&mut stream, "no such move, ticket or node").await;
             }
-            return;
-        }
-    };
-    let local = match database.connect().await {
-        Ok(local) => local,
-        Err(error) => {
-            tracing::warn!(%from, %error, "tunnel: the local database can't be reached");
-            let refusal = wire::TunnelWelcome {
-                refusal: "the database beside the target's agent can't be reached".into(),
-                ..wire::TunnelWelcome::default()
+        };
+        let (slots, most) = match purpose {
+            wire::TunnelPurpose::Database => (&self.sessions, SESSIONS),
+            wire::TunnelPurpose::Http => (&self.http, HTTP_CONNECTIONS),
+        };
+        // Full: the newest is refused; who dials tries again.
+        let Ok(_slot) = slots.try_acquire() else {
+            tracing::warn!(%from, ?purpose, "tunnel: {most} connections are open, one more refused");
+            return refuse(&mut stream, "too many connections").await;
+        };
+        let seen = Seen::new();
+        let mut outside = Watched::new(stream, &seen);
+        let carried = async {
+            let mut inside = match self.inside(&mut outside, purpose).await {
+                Ok(local) => Watched::new(local, &seen),
+                Err(refusal) => {
+                    tracing::warn!(%from, %move_id, %refusal, "tunnel: refused");
+                    refuse(&mut outside, refusal).await;
+                    return "refused".to_owned();
+                }
             };
-            if let Err(error) = super::write(&mut stream, &refusal).await {
-                tracing::debug!(%from, %error, "tunnel: refusal not delivered");
+            match copy_bidirectional(&mut outside, &mut inside).await {
+                Ok(_) => "closed".to_owned(),
+                Err(error) => error.to_string(),
             }
-            return;
+        };
+        let why = tokio::select! {
+            why = carried => why,
+            () = cut.cancelled() => "the tunnel was closed for this move".to_owned(),
+            () = seen.idle() => "idle".to_owned(),
+        };
+        match purpose {
+            wire::TunnelPurpose::Database => {
+                tracing::info!(%from, %move_id, %why, "tunnel: ended");
+            }
+            wire::TunnelPurpose::Http => tracing::debug!(%from, %move_id, %why, "tunnel: ended"),
         }
-    };
-    let welcome = wire::TunnelWelcome {
-        user: database.user.clone(),
-        database: database.name.clone(),
-        refusal: String::new(),
-        disk_free_bytes: database.disk_free_bytes(),
-    };
-    if let Err(error) = super::write(&mut stream, &welcome).await {
-        tracing::debug!(%from, %error, "tunnel: welcome not delivered");
-        return;
     }
-    tracing::info!(%from, %move_id, "tunnel: open");
-    let seen = Seen::new();
-    let mut outside = Watched { inner: stream, seen: seen.clone() };
-    let mut inside = Watched { inner: local, seen: seen.clone() };
-    let why = tokio::select! {
-        ended = copy_bidirectional(&mut outside, &mut inside) => match ended {
-            Ok(_) => "closed".to_owned(),
-            Err(error) => error.to_string(),
-        },
-        () = cut.cancelled() => "the tunnel was closed for this move".to_owned(),
-        () = seen.idle() => "idle".to_owned(),
-    };
-    tracing::info!(%from, %move_id, %why, "tunnel: ended");
+
+    /// Greets back, and connects to what the tunnel leads to.
+    async fn inside(
+        &self,
+        outside: &mut Watched<Accepted>,
+        purpose: wire::TunnelPurpose,
+    ) -> Result<Box<dyn Stream>, &'static str> {
+        let database = &self.behind.database;
+        match purpose {
+            wire::TunnelPurpose::Database => {
+                let local = database.connect().await.map_err(|error| {
+                    tracing::warn!(%error, "tunnel: the local database");
+                    "the database beside the target's agent can't be reached"
+                })?;
+                let welcome = wire::TunnelWelcome {
+                    user: database.user.clone(),
+                    database: database.name.clone(),
+                    refusal: String::new(),
+                    disk_free_bytes: database.disk_free_bytes(),
+                };
+                say(outside, &welcome).await;
+                Ok(local)
+            }
+            wire::TunnelPurpose::Http => {
+                let address = self.behind.http.ok_or("the target's node takes no requests")?;
+                let unreachable = |error: std::io::Error| {
+                    tracing::warn!(%address, %error, "tunnel: the local hold point");
+                    "the hold point beside the target's agent can't be reached"
+                };
+                TcpStream::connect(address).await.map_err(unreachable)?;
+                say(outside, &wire::TunnelWelcome::default()).await;
+                // Spare connections wait here for their first request; who
+                // stands behind would have closed them for being idle.
+                outside.first_byte().await;
+                let local = TcpStream::connect(address).await.map_err(unreachable)?;
+                local.set_nodelay(true).map_err(unreachable)?;
+                Ok(Box::new(local))
+            }
+        }
+    }
 }
 
-/// Reads the hello; answers the move and what ends its connections.
+async fn refuse(stream: &mut (impl AsyncWrite + Unpin), why: &str) {
+    let refusal = wire::TunnelWelcome { refusal: why.into(), ..wire::TunnelWelcome::default() };
+    say(stream, &refusal).await;
+}
+
+/// A greeting that is not delivered shows in what follows it.
+async fn say(stream: &mut (impl AsyncWrite + Unpin), welcome: &wire::TunnelWelcome) {
+    if let Err(error) = super::write(stream, welcome).await {
+        tracing::debug!(%error, "tunnel: a greeting was not delivered");
+    }
+}
+
+/// Reads the hello; answers the move, what the bytes are for, and what ends
+/// its connections.
 async fn greet(
     stream: &mut Accepted,
     tickets: &Tickets,
-) -> Result<(MoveId, CancellationToken), String> {
+) -> Result<(MoveId, wire::TunnelPurpose, CancellationToken), String> {
     let node = peer_node(&stream.info().certificates).map_err(|error| error.to_string())?;
     let hello: wire::TunnelHello = tokio::time::timeout(GREETING, super::read(stream))
         .await
@@ -201,72 +266,6 @@ async fn greet(
     let now = jiff::Timestamp::now().as_microsecond();
     tickets
         .admit(move_id, &hello.ticket, node, now)
-        .map(|cut| (move_id, cut))
+        .map(|cut| (move_id, hello.purpose(), cut))
         .map_err(|reason| format!("node {node}, move {move_id}: {reason}"))
-}
-
-/// When a byte last went by.
-#[derive(Clone)]
-struct Seen {
-    last: watch::Sender<Instant>,
-}
-
-impl Seen {
-    fn new() -> Self {
-        Self { last: watch::Sender::new(Instant::now()) }
-    }
-
-    fn now(&self) {
-        self.last.send_replace(Instant::now());
-    }
-
-    /// Returns when nothing went by for long enough.
-    async fn idle(&self) {
-        loop {
-            let due = *self.last.borrow() + IDLE;
-            if Instant::now() >= due {
-                return;
-            }
-            tokio::time::sleep_until(due).await;
-        }
-    }
-}
-
-struct Watched<S> {
-    inner: S,
-    seen: Seen,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            this.seen.now();
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
-    }
 }

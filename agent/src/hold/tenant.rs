@@ -1,0 +1,306 @@
+//! One tenant at the hold point: its phase, and its requests in flight.
+//!
+//! **Invariant:** a request is counted in the same critical section in which
+//! it is admitted: after a park, whoever is not counted has to wait.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::phase::{Admission, Phase, Way};
+use super::upstream::Upstream;
+
+/// A request that has run for longer than this when its tenant is parked is a
+/// download, a report or a poll: it would not end within the second, and is
+/// not waited for. The fence refuses it, should it still write.
+pub const YOUNG: Duration = Duration::from_secs(2);
+
+/// One tenant; shared by its requests.
+pub struct Tenant {
+    host: String,
+    inner: Mutex<Inner>,
+    /// Moves with every change of phase and every request that ends.
+    changes: watch::Sender<u64>,
+}
+
+struct Inner {
+    phase: Phase,
+    /// The new place; none where its node takes no requests.
+    there: Option<Arc<Upstream>>,
+    /// When each request in flight was admitted.
+    busy: BTreeMap<u64, Instant>,
+    /// The number of the next request.
+    next: u64,
+    /// Requests that were ever in flight together.
+    most: usize,
+    /// Requests that waited, and how long the longest did, since the last park.
+    waited: u64,
+    longest: Duration,
+    upgraded: usize,
+}
+
+/// How a tenant's requests are, for status and tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Figures {
+    pub host: String,
+    /// "pass", "parked" or "forward".
+    pub phase: String,
+    pub in_flight: usize,
+    /// Upgraded connections.
+    pub upgraded: usize,
+    /// Requests that the last park kept waiting, and the longest of them.
+    pub waited: u64,
+    pub longest_wait_us: u64,
+}
+
+/// A request in flight; it ends when this is dropped.
+pub(super) struct Busy {
+    tenant: Arc<Tenant>,
+    number: u64,
+}
+
+/// A request that may go now.
+pub(super) struct Entered {
+    pub(super) busy: Busy,
+    pub(super) to: To,
+}
+
+/// Where an admitted request goes.
+pub(super) enum To {
+    /// To the application of this node.
+    Here,
+    There(Arc<Upstream>),
+    /// To a place whose node takes no requests from others.
+    OutOfReach,
+}
+
+impl Tenant {
+    pub(super) fn new(host: String, phase: Phase, there: Option<Arc<Upstream>>) -> Arc<Self> {
+        let inner = Inner {
+            phase,
+            there,
+            busy: BTreeMap::new(),
+            next: 0,
+            most: 0,
+            waited: 0,
+            longest: Duration::ZERO,
+            upgraded: 0,
+        };
+        Arc::new(Self { host, inner: Mutex::new(inner), changes: watch::Sender::new(0) })
+    }
+
+    /// Admits a request, when it may go: at most [`super::phase::PATIENCE`]
+    /// after it came.
+    pub(super) async fn enter(self: &Arc<Self>, arrived: Instant) -> Entered {
+        let mut changes = self.changes.subscribe();
+        let mut waited = false;
+        loop {
+            let due = {
+                let mut inner = self.lock();
+                let now = Instant::now();
+                match inner.phase.admit(arrived, now) {
+                    Admission::Go(way) => {
+                        if waited {
+                            inner.waited += 1;
+                            inner.longest = inner.longest.max(now - arrived);
+                        }
+                        return self.count(&mut inner, way, now);
+                    }
+                    Admission::Wait(due) => due,
+                }
+            };
+            waited = true;
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(due) => {}
+            }
+        }
+    }
+
+    fn count(self: &Arc<Self>, inner: &mut Inner, way: Way, now: Instant) -> Entered {
+        let number = inner.next;
+        inner.next += 1;
+        inner.busy.insert(number, now);
+        inner.most = inner.most.max(inner.busy.len());
+        let to = match (way, &inner.there) {
+            (Way::Here, _) => To::Here,
+            (Way::There, Some(there)) => To::There(Arc::clone(there)),
+            (Way::There, None) => To::OutOfReach,
+        };
+        Entered { busy: Busy { tenant: Arc::clone(self), number }, to }
+    }
+
+    /// New requests wait from now on.
+    pub fn park(&self) {
+        let mut inner = self.lock();
+        inner.phase = inner.phase.park(Instant::now());
+        (inner.waited, inner.longest) = (0, Duration::ZERO);
+        drop(inner);
+        self.tell();
+    }
+
+    /// Waits until no young request is in flight, at most `limit`. Answers how
+    /// many are.
+    pub async fn drained(&self, limit: Duration) -> usize {
+        let deadline = Instant::now() + limit;
+        let since = Instant::now().checked_sub(YOUNG);
+        let young = |inner: &Inner| {
+            inner.busy.values().filter(|at| since.is_none_or(|since| **at >= since)).count()
+        };
+        let mut changes = self.changes.subscribe();
+        loop {
+            let left = young(&self.lock());
+            if left == 0 || Instant::now() >= deadline {
+                return left;
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    /// Requests go on, there.
+    pub fn release(&self, way: Way) {
+        let mut inner = self.lock();
+        inner.phase = inner.phase.release(way);
+        drop(inner);
+        self.tell();
+    }
+
+    /// Where requests go when nothing is parked.
+    pub fn way(&self) -> Way {
+        self.lock().phase.way()
+    }
+
+    /// The new place, and how many connections to it the tenant's usual
+    /// requests will want at once.
+    pub(super) fn there(&self) -> (Option<Arc<Upstream>>, usize) {
+        let inner = self.lock();
+        (inner.there.clone(), inner.most)
+    }
+
+    /// Returns once requests go another way than `way`.
+    pub(super) async fn leaves(&self, way: Way) {
+        let mut changes = self.changes.subscribe();
+        while self.way() == way {
+            // The sender lives in `self`.
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Returns at once unless parked; then when that ends.
+    pub(super) async fn open(&self) {
+        let mut changes = self.changes.subscribe();
+        loop {
+            let phase = self.lock().phase;
+            let Some(until) = phase.parked_until(Instant::now()) else { return };
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// One upgraded connection more; less again when the answer is dropped.
+    pub(super) fn upgraded(self: &Arc<Self>) -> Upgrades {
+        self.lock().upgraded += 1;
+        Upgrades(Arc::clone(self))
+    }
+
+    /// How its requests are.
+    pub fn figures(&self) -> Figures {
+        let inner = self.lock();
+        let phase = match (inner.phase.parked_until(Instant::now()), inner.phase.way()) {
+            (Some(_), _) => "parked",
+            (None, Way::Here) => "pass",
+            (None, Way::There) => "forward",
+        };
+        Figures {
+            host: self.host.clone(),
+            phase: phase.to_owned(),
+            in_flight: inner.busy.len(),
+            upgraded: inner.upgraded,
+            waited: inner.waited,
+            longest_wait_us: u64::try_from(inner.longest.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn tell(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // No code panics while it holds the lock; a poisoned value is whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.tenant.lock().busy.remove(&self.number);
+        self.tenant.tell();
+    }
+}
+
+/// One upgraded connection, counted.
+pub(super) struct Upgrades(Arc<Tenant>);
+
+impl Drop for Upgrades {
+    fn drop(&mut self) {
+        self.0.lock().upgraded -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant() -> Arc<Tenant> {
+        Tenant::new("acme.example".into(), Phase::open(Way::Here), None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_park_waits_for_those_in_flight_and_holds_the_rest() {
+        let tenant = tenant();
+        let first = tenant.enter(Instant::now()).await;
+        tenant.park();
+        let newcomer = Arc::clone(&tenant);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { matches!(newcomer.enter(Instant::now()).await.to, To::Here) });
+        assert_eq!(tenant.drained(Duration::from_millis(100)).await, 1, "it is still running");
+        drop(first);
+        assert_eq!(tenant.drained(Duration::from_millis(100)).await, 0);
+        assert_eq!(tenant.figures().in_flight, 0, "the newcomer waits");
+        tenant.release(Way::Here);
+        assert!(tasks.join_next().await.expect("one").expect("no panic"));
+        let figures = tenant.figures();
+        assert_eq!((figures.phase.as_str(), figures.waited), ("pass", 1));
+        assert_eq!(figures.longest_wait_us, 100_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_releases_it_and_the_requests_go_on_all_the_same() {
+        let tenant = tenant();
+        tenant.park();
+        let began = Instant::now();
+        let entered = tenant.enter(began).await;
+        assert_eq!(Instant::now() - began, super::super::phase::PATIENCE);
+        drop(entered);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_download_is_not_waited_for() {
+        let tenant = tenant();
+        let _download = tenant.enter(Instant::now()).await;
+        tokio::time::advance(YOUNG + Duration::from_millis(1)).await;
+        let _upload = tenant.enter(Instant::now()).await;
+        tenant.park();
+        assert_eq!(tenant.drained(Duration::from_millis(50)).await, 1, "the upload alone");
+    }
+}
