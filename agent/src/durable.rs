@@ -16,6 +16,47 @@ pub struct DurableError {
     source: std::io::Error,
 }
 
+/// Why a state directory can't be worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum StateLockError {
+    /// Somebody does already.
+    #[error("{0} is held: an agent, or a recovery, works on this state directory; stop it first")]
+    Held(PathBuf),
+    /// The file system refused.
+    #[error(transparent)]
+    Io(#[from] DurableError),
+}
+
+/// One agent, or one recovery by hand, at a time on a state directory. Let go
+/// when dropped, and by the kernel when the process dies.
+#[derive(Debug)]
+pub struct StateLock {
+    _file: File,
+}
+
+impl StateLock {
+    /// Takes the lock or refuses; never waits.
+    ///
+    /// # Errors
+    /// [`StateLockError`].
+    pub fn take(state_dir: &Path) -> Result<Self, StateLockError> {
+        let path = state_dir.join("lock");
+        private_dir(state_dir).map_err(at(state_dir))?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(at(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(StateLockError::Held(path)),
+            Err(std::fs::TryLockError::Error(error)) => Err(at(&path)(error).into()),
+        }
+    }
+}
+
 /// Names the file in an error about it.
 pub(crate) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> DurableError {
     let path = path.to_path_buf();
@@ -109,4 +150,19 @@ pub(crate) fn private_dir(path: &Path) -> std::io::Result<()> {
 
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_works_on_a_state_directory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let held = StateLock::take(dir.path()).expect("free");
+        let error = StateLock::take(dir.path()).expect_err("held").to_string();
+        assert!(error.contains("stop it first"), "{error}");
+        drop(held);
+        StateLock::take(dir.path()).expect("free again");
+    }
 }

@@ -60,6 +60,11 @@ enum Command {
               value_parser = clap::value_parser!(u64).range(1..=3600))]
         watch: Option<u64>,
     },
+    /// Looks at this node's moves, and settles them while no agent runs.
+    Moves {
+        #[command(subcommand)]
+        command: Moves,
+    },
     /// The data path of one move, as a child of the running agent.
     #[command(hide = true)]
     Mover,
@@ -87,6 +92,38 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum Moves {
+    /// The moves on record.
+    List {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Prints them as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Finishes a switch that a dead agent left half done, by the two
+    /// databases' fence rows. Exit code 0: settled, 1: not settled, 2: refused,
+    /// because an agent runs or there is no such move.
+    Recover {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Only this one; all without it.
+        #[arg(value_name = "MOVE")]
+        id: Option<uuid::Uuid>,
+        /// Undoes what was not switched.
+        #[arg(long)]
+        undo: bool,
+        /// Lets go of a move whose target can't be reached; its rows there stay
+        /// until the coordinator has them cleaned up.
+        #[arg(long, conflicts_with = "undo", requires = "id")]
+        abandon: bool,
+        /// Prints what became of them as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 #[derive(clap::Args)]
 struct ConfigPath {
     /// The configuration file.
@@ -103,6 +140,7 @@ fn main() -> ExitCode {
             let options = cli::Options { json, watch: watch.map(Duration::from_secs) };
             status(&config.config, socket, options)
         }
+        Command::Moves { command } => moves(command),
         Command::Mover => mover(),
         Command::NginxReload { routes, verdict, nginx, nginx_config } => nginx_reload(&Reload {
             routes: &routes,
@@ -162,6 +200,42 @@ fn status(path: &Path, socket: Option<PathBuf>, options: cli::Options) -> anyhow
             .map_or_else(|_| Config::default_status_socket(), |config| config.status_socket),
     };
     Ok(ExitCode::from(block_on(async { Ok(cli::run(&socket, options).await?) })?))
+}
+
+fn moves(command: Moves) -> anyhow::Result<ExitCode> {
+    use webhost_agent::mover::operator::{self, Remedy};
+    use webhost_agent::run::{RunError, locked_supervisor, supervisor};
+
+    log()?;
+    let stdout = &mut std::io::stdout().lock();
+    match command {
+        Moves::List { config, json } => {
+            let supervisor = supervisor(&Config::load(&config.config)?)?;
+            Ok(ExitCode::from(operator::print(stdout, &operator::list(&supervisor), json)?))
+        }
+        Moves::Recover { config, id, undo, abandon, json } => {
+            let (_lock, supervisor) = match locked_supervisor(&Config::load(&config.config)?) {
+                Err(error @ RunError::State(_)) => {
+                    writeln!(std::io::stderr().lock(), "webhost-agent: {error}")?;
+                    return Ok(ExitCode::from(operator::REFUSED));
+                }
+                other => other?,
+            };
+            let remedy = match (undo, abandon) {
+                (true, _) => Remedy::Undo,
+                (_, true) => Remedy::Abandon,
+                _ => Remedy::Settle,
+            };
+            let which = id.map(webhost_proto::ids::MoveId);
+            let outcomes =
+                block_on(async { Ok(operator::settle(&supervisor, which, remedy).await) })?;
+            if let (Some(id), []) = (id, outcomes.as_slice()) {
+                writeln!(std::io::stderr().lock(), "webhost-agent: no move {id} is on record here")?;
+                return Ok(ExitCode::from(operator::REFUSED));
+            }
+            Ok(ExitCode::from(operator::print(stdout, &outcomes, json)?))
+        }
+    }
 }
 
 /// Orders come on standard input, answers go to standard output.

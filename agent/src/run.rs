@@ -8,6 +8,9 @@
 mod coordinator;
 mod hold;
 mod mover;
+mod recovery;
+
+pub use recovery::{locked_supervisor, supervisor};
 
 use std::time::Duration;
 
@@ -20,7 +23,7 @@ use self::coordinator::Coordinator;
 use crate::collect::collector::Collector;
 use crate::command::JournalError;
 use crate::config::Config;
-use crate::durable::DurableError;
+use crate::durable::{DurableError, StateLock, StateLockError};
 use crate::identity::{IdentityError, StoredIdentity};
 use crate::link::LinkError;
 use crate::status::board::Board;
@@ -47,6 +50,9 @@ pub enum RunError {
     /// What an earlier run left of its moves can't be read.
     #[error(transparent)]
     Moves(#[from] DurableError),
+    /// Somebody else works on the state directory.
+    #[error(transparent)]
+    State(#[from] StateLockError),
     /// The part for moves could not be prepared.
     #[error("moves: {0}")]
     Mover(String),
@@ -69,6 +75,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let _ends_the_parts = parts.clone().drop_guard();
 
     let identity = StoredIdentity::load(&config.state_dir)?;
+    let _lock = StateLock::take(&config.state_dir)?;
     let board = Board::new(&config.coordinator.address, config.interval_ms);
     let socket = StatusSocket::bind(&config.status_socket).await?;
     tracker.spawn(socket.serve(board.clone(), parts.clone()));

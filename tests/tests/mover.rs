@@ -17,3 +17,7 @@ mod scene;
 mod through_a_tunnel;
 #[path = "mover/under_writers.rs"]
 mod under_writers;
+#[path = "mover/way_back.rs"]
+mod way_back;
+#[path = "mover/way_back_kills.rs"]
+mod way_back_kills;

@@ -240,6 +240,17 @@ impl<'a> Drain<'a> {
         Ok(keys)
     }
 
+    /// Prepares what no batch has asked for yet.
+    ///
+    /// # Errors
+    /// What the database said that the rows go to.
+    pub async fn ready_all(&mut self) -> Result<(), MoveError> {
+        for number in 0..self.sql.len() {
+            self.ready(number).await?;
+        }
+        Ok(())
+    }
+
     async fn ready(&mut self, number: usize) -> Result<(), MoveError> {
         let Some(sql) = self.sql.get(number) else { return Ok(()) };
         let Some(slot) = self.apply.get_mut(number) else { return Ok(()) };

@@ -16,16 +16,24 @@
 //! | drain | logged keys: re-read the current row, replace it on the target, compare, commit there, forget the key here | – |
 //! | verify | exact hash of both sides, minus the keys logged meanwhile | – |
 //! | cut over | fence closed ▸ rest applied, `active` prepared ▸ `moved` commits (**point of no return**) ▸ target commits | before it: roll back |
-//! | finish | log and the target's guards removed; the source keeps guard and fence row | – |
+//! | way back | the new side's log is drained to the old copy, which both sides' hash proves every hour | ended by roll back or finish |
+//! | roll back | the cut-over in the other direction: the old copy serves again | – |
+//! | finish | logs and the serving side's guards removed; the other side keeps a refusing guard and its fence row | – |
+//! | clean up | the copy that serves nobody is deleted, beside its own database; the fence row stays | only from a backup |
+//! | abandon | instead of undo, where the target is out of reach: the source lets go alone | – |
+//!
+//! A move goes in legs: leg 0 forth, leg 1 back ([`leg`]). Drain, verification
+//! and cut-over are the same code for each.
 //!
 //! Row data is never carried by the log: a key says "look again", so a replay
 //! is harmless, and the order of changes doesn't matter.
 //!
-//! **Invariant:** the target becomes `active` only in a transaction whose
-//! commit is sent after the source's `moved` is known to be durable.
+//! **Invariant:** a side becomes `active` only in a transaction whose commit is
+//! sent after the other side's `moved` is known to be durable.
 //!
 //! **Invariant:** rows are applied only towards a database whose fence row,
-//! locked by the applying transaction, is `standby` for this very move.
+//! locked by the applying transaction, waits for this very leg of this very
+//! move: `standby` before the first switch, `moved` after it.
 //!
 //! **Invariant:** every statement that deletes or replaces tenant rows names
 //! the tenant in its WHERE clause.
@@ -36,8 +44,10 @@
 //! The work runs in a child process ([`child`]) that the agent's
 //! [`supervisor`] restarts when it dies. Read in this order.
 
+pub mod abandon;
 pub mod catalog;
 pub mod child;
+pub mod clean_up;
 pub mod connect;
 pub mod copy;
 pub mod cut_over;
@@ -48,6 +58,7 @@ pub mod fence;
 pub mod finish;
 pub mod guard;
 pub mod leg;
+pub mod operator;
 pub mod preflight;
 pub mod pressure;
 pub mod recover;

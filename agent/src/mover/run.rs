@@ -17,7 +17,7 @@ use super::recover::{self, Standing};
 use super::set_aside;
 use super::spec::{Done, Preflight, Progress, Spec, Step};
 use super::sql::{self, Lock, SCHEMA};
-use super::{guard, preflight, way_back};
+use super::{abandon, clean_up, guard, preflight, way_back};
 
 /// What may be set differently in tests.
 #[derive(Clone, Debug)]
@@ -121,6 +121,11 @@ impl Run {
         if step == Step::Preflight {
             return self.preflight().await.map(Done::Preflight);
         }
+        match step {
+            Step::CleanUp => return clean_up::run(self).await.map(Done::CleanUp),
+            Step::Abandon => return abandon::run(self).await.map(|()| Done::Abandon),
+            _ => {}
+        }
         let mut way_back = way_back::State::default();
         let outcome = loop {
             match self.attempt(step, &mut way_back).await {
@@ -174,6 +179,17 @@ impl Run {
             Side::Target => &self.target,
         };
         endpoint.connect(side, &format!("webhost-mover {}", self.spec.move_id)).await
+    }
+
+    /// The session with the database beside this process, with the mover's
+    /// lock there.
+    ///
+    /// # Errors
+    /// [`MoveError::Unreachable`], [`MoveError::Blocked`].
+    pub(super) async fn beside(&self) -> Result<Conn, MoveError> {
+        let conn = self.connect(self.here).await?;
+        self.claim(&conn, self.here == Side::Target).await?;
+        Ok(conn)
     }
 
     async fn open(&self) -> Result<Pair, MoveError> {

@@ -23,26 +23,8 @@ const BATCH: i64 = 5_000;
 /// [`MoveError::Blocked`] when a table stayed locked; a repetition resumes.
 pub async fn run(run: &Run, pair: &Pair) -> Result<(), MoveError> {
     let spec = &run.spec;
-    let on_source = run.remembered(&pair.source).await?;
     let on_target = run.remembered(&pair.target).await?;
-    // The source's fence row lets go of the move before anything is removed:
-    // no cut-over can match it any more.
-    if on_source.is_some() {
-        pair.source
-            .batch(&format!(
-                "BEGIN; SELECT pg_advisory_xact_lock_shared({lock}); \
-                 UPDATE {SCHEMA}.fence SET move_id = NULL WHERE customer_id = {tenant} \
-                   AND move_id = {ours} AND state = 'active'; COMMIT",
-                lock = Lock::Fence(spec.tenant).key(),
-                tenant = sql::tenant_literal(spec.tenant),
-                ours = sql::move_literal(spec.move_id),
-            ))
-            .await?;
-    }
-    if let Some(tables) = &on_source {
-        guard::drop_triggers(&pair.source, spec, tables).await?;
-        guard::drop_log(&pair.source, spec).await?;
-    }
+    release(run, &pair.source).await?;
     run.fail.point("mid_undo")?;
     if let Some(tables) = &on_target {
         let row = pair
@@ -67,13 +49,38 @@ pub async fn run(run: &Run, pair: &Pair) -> Result<(), MoveError> {
             if had_fence {
                 guard::only_refuse(&pair.target, spec, tables).await?;
             } else {
-                guard::drop_triggers(&pair.target, spec, tables).await?;
+                guard::drop_triggers(&pair.target, spec).await?;
             }
         }
         guard::drop_log(&pair.target, spec).await?;
     }
     forget(run, &pair.target, "standby").await?;
     forget(run, &pair.source, "active").await
+}
+
+/// The source lets go: no cut-over can match its fence row any more, and its
+/// writers are free. Idempotent.
+///
+/// # Errors
+/// [`MoveError::Blocked`] when a table stayed locked.
+pub(super) async fn release(run: &Run, source: &Conn) -> Result<(), MoveError> {
+    let spec = &run.spec;
+    if run.remembered(source).await?.is_none() {
+        return Ok(());
+    }
+    // Before anything is removed.
+    source
+        .batch(&format!(
+            "BEGIN; SELECT pg_advisory_xact_lock_shared({lock}); \
+             UPDATE {SCHEMA}.fence SET move_id = NULL WHERE customer_id = {tenant} \
+               AND move_id = {ours} AND state = 'active'; COMMIT",
+            lock = Lock::Fence(spec.tenant).key(),
+            tenant = sql::tenant_literal(spec.tenant),
+            ours = sql::move_literal(spec.move_id),
+        ))
+        .await?;
+    guard::drop_triggers(source, spec).await?;
+    guard::drop_log(source, spec).await
 }
 
 async fn stands_by(run: &Run, target: &Conn) -> Result<bool, MoveError> {
@@ -122,8 +129,12 @@ pub(super) async fn delete_rows(run: &Run, target: &Conn, table: &Table) -> Resu
 }
 
 /// Removes the move's rows on one side, the fence row if it came with the
-/// move, and our schema if nobody needs it.
-async fn forget(run: &Run, conn: &Conn, state: &str) -> Result<(), MoveError> {
+/// move, and our schema if nobody needs it. `state` is what its fence row says
+/// while the move is not cut over.
+///
+/// # Errors
+/// What the database said.
+pub(super) async fn forget(run: &Run, conn: &Conn, state: &str) -> Result<(), MoveError> {
     let exists: bool =
         conn.one(&format!("select to_regclass('{SCHEMA}.moves') is not null"), &[]).await?.get(0);
     if !exists {

@@ -6,9 +6,14 @@
 //! drained later is compared by key before it commits, so the equality holds up
 //! to the cut-over by induction.
 //!
+//! "Source" and "target" are those of the leg. On the way back the keys that
+//! retention deleted on the new side are left out on both.
+//!
 //! A row's hash is the exclusive or of its columns' hashes, each with its own
 //! seed; a table's is the sum of its rows' hashes as a number, and their count
 //! (an exclusive or over rows would let pairs cancel).
+
+use futures_util::{SinkExt, StreamExt};
 
 use super::catalog::{Column, Table};
 use super::connect::Conn;
@@ -19,6 +24,7 @@ use super::run::{Pair, Run};
 use super::spec::{Progress, Verified};
 use super::sql;
 use super::statements::{Batch, TableSql};
+use super::way_back;
 
 /// When this returns, both sides hold the same rows, but for keys still in the
 /// log. Reads only, apart from the drain before it.
@@ -35,6 +41,11 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<Verified, MoveError
     // Sessions of their own: these may scan.
     let source = run.connect(leg.from_side()).await?;
     let target = run.connect(leg.to_side()).await?;
+    if leg.is_back() {
+        target
+            .batch("CREATE TEMP TABLE webhost_fleet_kept (tab smallint, k text[], PRIMARY KEY (tab, k))")
+            .await?;
+    }
     for conn in [&source, &target] {
         conn.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     }
@@ -46,6 +57,14 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<Verified, MoveError
         let tab: i16 = row.get(0);
         excluded.push(usize::try_from(tab).unwrap_or(usize::MAX), row.get(1), None);
     }
+
+    let kept = if leg.is_back() {
+        let here = sql::kept_table(run.spec.move_id);
+        carry_kept(&source, &target, &here).await?;
+        [Some(here), Some("pg_temp.webhost_fleet_kept".to_owned())]
+    } else {
+        [None, None]
+    };
 
     let mut compared = 0;
     for (number, table) in tables.iter().enumerate() {
@@ -59,13 +78,15 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<Verified, MoveError
             Some(group) => group.keys.clone(),
             None => vec![Vec::new(); sql.key_width()],
         };
-        let query = sum(&sql, "0", None);
+        let compared_rows =
+            kept.each_ref().map(|kept| except(&sql, kept.as_ref().map(|name| (number, name))));
+        let [here, there] = compared_rows.each_ref().map(|except| sum(&sql, "0", except));
         let (here, there) =
-            futures_util::future::join(hash(&source, &query, &keys), hash(&target, &query, &keys))
+            futures_util::future::join(hash(&source, &here, &keys), hash(&target, &there, &keys))
                 .await;
         let (here, there) = (here?, there?);
         if here != there {
-            let keys = differing(&source, &target, &sql, &keys).await?;
+            let keys = differing((&source, &target), &sql, &compared_rows, &keys).await?;
             return Err(MoveError::Mismatch { table: table.name.clone(), keys });
         }
         compared += here.first().map_or(0, |bucket| bucket.1);
@@ -74,14 +95,20 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<Verified, MoveError
         {
             let what: String = row.get(0);
             return Err(MoveError::refused(format!(
-                "a row of {} on the target points to a row that is not there: {what}",
-                table.name
+                "a row of {} on the {} points to a row that is not there: {what}",
+                table.name,
+                target.side()
             )));
         }
     }
     run.fail.on("mid_verify", leg)?;
     for conn in [&source, &target] {
         conn.batch("COMMIT").await?;
+    }
+    // Verified ready before the first cut-over: a switch that could not be
+    // taken back is not begun.
+    if leg == Leg::FORTH && run.spec.way_back_until_us != 0 {
+        way_back::rehearse(run, pair, &tables).await?;
     }
     Ok(Verified { rows_compared: compared, keys_excluded: excluded.keys as u64 })
 }
@@ -100,34 +127,68 @@ async fn hash(conn: &Conn, query: &str, keys: &[Vec<String>]) -> Result<Vec<Buck
         .collect())
 }
 
-/// Sums per bucket over the tenant's rows whose key is not in the arguments.
-fn sum(sql: &TableSql<'_>, bucket: &str, only: Option<&str>) -> String {
+/// The keys that retention deleted on the new side, as of the snapshot, for the
+/// old copy's session: any number of them, through a little memory.
+async fn carry_kept(source: &Conn, target: &Conn, name: &str) -> Result<(), MoveError> {
+    let rows = source
+        .client()
+        .copy_out(&format!("COPY {name} (tab, k) TO STDOUT (FORMAT binary)"))
+        .await
+        .map_err(|error| source.error(error))?;
+    let sink = target
+        .client()
+        .copy_in::<_, bytes::Bytes>(
+            "COPY pg_temp.webhost_fleet_kept (tab, k) FROM STDIN (FORMAT binary)",
+        )
+        .await
+        .map_err(|error| target.error(error))?;
+    tokio::pin!(rows);
+    tokio::pin!(sink);
+    while let Some(row) = rows.next().await {
+        let row = row.map_err(|error| source.error(error))?;
+        sink.feed(row).await.map_err(|error| target.error(error))?;
+    }
+    sink.finish().await.map_err(|error| target.error(error))?;
+    Ok(())
+}
+
+/// Sums per bucket over the tenant's rows that `except` leaves.
+fn sum(sql: &TableSql<'_>, bucket: &str, except: &str) -> String {
     format!(
         "SELECT ({bucket})::int4, count(*), coalesce(sum(({row})::numeric), 0)::text \
-         FROM {name} AS x WHERE {mine} {except}{only} GROUP BY 1 ORDER BY 1",
+         FROM {name} AS x WHERE {mine} {except} GROUP BY 1 ORDER BY 1",
         row = row_hash(sql.table),
         name = sql.table.name,
         mine = sql.of_tenant("x"),
-        except = except(sql),
-        only = only.unwrap_or_default(),
     )
 }
 
-fn except(sql: &TableSql<'_>) -> String {
+/// Not the keys in the arguments, and not those in the list of what the old
+/// copy keeps: its number for the table, and its name on this side.
+fn except(sql: &TableSql<'_>, kept: Option<(usize, &String)>) -> String {
     let args: Vec<String> = (1..=sql.key_width()).map(|at| format!("${at}::text[]")).collect();
     let names: Vec<String> = (1..=sql.key_width()).map(|at| format!("k{at}")).collect();
-    let same: Vec<String> = sql
-        .table
-        .key_columns()
-        .enumerate()
-        .map(|(at, column)| format!("(e.k{})::{} = x.{}", at + 1, column.cast, column.name))
-        .collect();
-    format!(
+    let same = |value: &dyn Fn(usize) -> String| {
+        sql.table
+            .key_columns()
+            .enumerate()
+            .map(|(at, column)| format!("({})::{} = x.{}", value(at + 1), column.cast, column.name))
+            .collect::<Vec<_>>()
+            .join(" AND ")
+    };
+    let mut text = format!(
         "AND NOT EXISTS (SELECT 1 FROM unnest({}) AS e({}) WHERE {})",
         args.join(", "),
         names.join(", "),
-        same.join(" AND ")
-    )
+        same(&|at| format!("e.k{at}"))
+    );
+    if let Some((number, name)) = kept {
+        text.push_str(&format!(
+            " AND NOT EXISTS (SELECT 1 FROM {name} AS e WHERE e.tab = {number} AND {})",
+            same(&|at| format!("e.k[{at}]"))
+        ));
+    }
+    text
 }
 
 fn row_hash(table: &Table) -> String {
@@ -162,17 +223,17 @@ fn column_hash(column: &Column, seed: usize) -> String {
 
 /// Names up to five keys that differ, by narrowing down on buckets of keys.
 async fn differing(
-    source: &Conn,
-    target: &Conn,
+    (source, target): (&Conn, &Conn),
     sql: &TableSql<'_>,
+    except: &[String; 2],
     keys: &[Vec<String>],
 ) -> Result<String, MoveError> {
     let key_text: Vec<String> =
         sql.table.key_columns().map(|column| format!("x.{}::text", column.name)).collect();
     let key_text = format!("concat_ws(',', {})", key_text.join(", "));
     let bucket = format!("hashtextextended({key_text} COLLATE \"C\", 0) & 1023");
-    let query = sum(sql, &bucket, None);
-    let (here, there) = (hash(source, &query, keys).await?, hash(target, &query, keys).await?);
+    let [here, there] = except.each_ref().map(|except| sum(sql, &bucket, except));
+    let (here, there) = (hash(source, &here, keys).await?, hash(target, &there, keys).await?);
     let Some(first) = here
         .iter()
         .chain(&there)
@@ -184,13 +245,15 @@ async fn differing(
     else {
         return Ok("keys that could not be narrowed down".into());
     };
-    let listing = format!(
-        "SELECT {key_text}, ({})::text FROM {} AS x WHERE {} {} AND ({bucket}) = {first} ORDER BY 1",
-        row_hash(sql.table),
-        sql.table.name,
-        sql.of_tenant("x"),
-        except(sql),
-    );
+    let listing = |except: &String| {
+        format!(
+            "SELECT {key_text}, ({})::text FROM {} AS x WHERE {} {except} AND ({bucket}) = {first} ORDER BY 1",
+            row_hash(sql.table),
+            sql.table.name,
+            sql.of_tenant("x"),
+        )
+    };
+    let [list_here, list_there] = except.each_ref().map(listing);
     let params: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
         keys.iter().map(|column| column as _).collect();
     let rows = |rows: Vec<tokio_postgres::Row>| {
@@ -198,8 +261,8 @@ async fn differing(
             .map(|row| (row.get(0), row.get(1)))
             .collect::<std::collections::BTreeMap<String, String>>()
     };
-    let here = rows(source.query(&listing, &params).await?);
-    let there = rows(target.query(&listing, &params).await?);
+    let here = rows(source.query(&list_here, &params).await?);
+    let there = rows(target.query(&list_there, &params).await?);
     let mut names: Vec<&str> = here
         .iter()
         .filter(|(key, hash)| there.get(*key) != Some(hash))

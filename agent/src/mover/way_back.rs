@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::catalog::Table;
 use super::drain::{Drain, SHORT};
 use super::error::{Kind, MoveError};
 use super::guard;
@@ -82,6 +83,37 @@ pub async fn run(
             tokio::time::sleep(run.tuning.way_back_pause.min(left)).await;
         }
     }
+}
+
+/// What the way back needs, tried before the first cut-over and rolled back:
+/// the log on the target, and a source that may be written to as the mover
+/// does.
+///
+/// # Errors
+/// [`MoveError::Refused`], saying what is missing.
+pub async fn rehearse(run: &Run, pair: &Pair, tables: &[Table]) -> Result<(), MoveError> {
+    let leg = Leg::BACK;
+    let (from, to) = (leg.from(pair), leg.to(pair));
+    let coming = guard::Kind::Coming { alone: false };
+    guard::check(from, &run.spec, tables, coming).await?;
+    let mut drain = Drain::prepare(run, pair, leg, tables).await?;
+    drain.ready_all().await?;
+    to.batch("BEGIN").await?;
+    let allowed = to
+        .batch(
+            "SET LOCAL session_replication_role = replica; \
+             CREATE TEMP TABLE webhost_fleet_rehearsal () ON COMMIT DROP",
+        )
+        .await;
+    to.batch("ROLLBACK").await?;
+    allowed.map_err(|error| {
+        MoveError::refused(format!(
+            "the way back could not be taken: {error}; on the {} a superuser must run \
+             GRANT SET ON PARAMETER session_replication_role TO the agent's role, and its \
+             database must let it create temporary tables",
+            to.side()
+        ))
+    })
 }
 
 /// Whether a way back that failed so is tried again with new sessions.

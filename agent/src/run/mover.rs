@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{RunError, hold};
 use crate::config::Config;
+use crate::hold::moves::Untouched;
 use crate::identity::StoredIdentity;
 use crate::mover::catalog::Rules;
 use crate::mover::child::Login;
@@ -38,28 +39,13 @@ pub(super) async fn start(
         }
         _ => None,
     };
-    let carried = tunnel_identity(identity);
-    let identify: Identify = Arc::new(move || Ok(carried.clone()));
+    let identify = identify(identity);
     let (prepared, hold) = hold::prepare(config, Arc::clone(&identify)).await?;
     let setup = Setup {
-        node: identity.node,
-        state_dir: config.state_dir.clone(),
-        program: program(),
-        arguments: Vec::new(),
-        environment: Vec::new(),
-        database: database.map(Login::of).transpose().map_err(RunError::Mover)?,
-        rules: Rules {
-            ignore: config.moves.ignore_tables.clone(),
-            reference: config.moves.reference_tables.clone(),
-        },
-        max_rows_per_second: config.moves.max_rows_per_second,
-        way: Way::Tunnel(identify),
-        takes_http: config.hold.is_some(),
         hold,
         tunnel_address,
-        tickets,
-        copy_part_pages: None,
         shutdown: stop.clone(),
+        ..setup(config, identity, tickets)?
     };
     let supervisor = Supervisor::load(setup)?;
     // After the supervisor has named the moves that are in doubt.
@@ -75,6 +61,41 @@ pub(super) async fn start(
         document.moves = shown.status().iter().map(show).collect();
     });
     Ok(supervisor)
+}
+
+fn identify(identity: &StoredIdentity) -> Identify {
+    let carried = tunnel_identity(identity);
+    Arc::new(move || Ok(carried.clone()))
+}
+
+/// What the supervisor of this node's moves needs, without a tunnel and a hold
+/// point of its own.
+pub(super) fn setup(
+    config: &Config,
+    identity: &StoredIdentity,
+    tickets: Arc<Tickets>,
+) -> Result<Setup, RunError> {
+    let database = config.postgres.as_ref().filter(|_| config.moves.enabled);
+    Ok(Setup {
+        node: identity.node,
+        state_dir: config.state_dir.clone(),
+        program: program(),
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        database: database.map(Login::of).transpose().map_err(RunError::Mover)?,
+        rules: Rules {
+            ignore: config.moves.ignore_tables.clone(),
+            reference: config.moves.reference_tables.clone(),
+        },
+        max_rows_per_second: config.moves.max_rows_per_second,
+        way: Way::Tunnel(identify(identity)),
+        takes_http: config.hold.is_some(),
+        hold: Arc::new(Untouched),
+        tunnel_address: None,
+        tickets,
+        copy_part_pages: None,
+        shutdown: CancellationToken::new(),
+    })
 }
 
 /// Opens the tunnel's listener.

@@ -17,7 +17,7 @@ use webhost_tests::writers::{Findings, World, Writers, check, table_hashes};
 
 use crate::scene::{LEVELS, a_move, number, states, world};
 
-fn login(config: &tokio_postgres::Config) -> Login {
+pub(crate) fn login(config: &tokio_postgres::Config) -> Login {
     let tokio_postgres::config::Host::Unix(dir) = &config.get_hosts()[0] else {
         panic!("a unix socket")
     };

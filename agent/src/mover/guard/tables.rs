@@ -103,34 +103,30 @@ pub async fn check(
     ))
 }
 
-/// Removes the tenant's triggers and guard functions. Idempotent.
+/// Removes the tenant's triggers and guard functions, wherever they are: the
+/// tables may have changed since. Idempotent.
 ///
 /// # Errors
 /// [`MoveError::Blocked`] when a table stayed locked.
-pub async fn drop_triggers(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result<(), MoveError> {
-    let prefix = sql::trigger_prefix(spec.tenant);
-    for table in tables {
-        let exists: bool = conn
-            .one(&format!("select to_regclass({}) is not null", sql::literal(&table.name)), &[])
-            .await?
-            .get(0);
-        if !exists {
-            continue;
-        }
-        let present: i64 = conn
-            .one(
-                &format!(
-                    "select count(*) from pg_trigger where tgrelid = {}::regclass and tgname like {}",
-                    sql::literal(&table.name),
-                    sql::literal(&format!("{}%", prefix.replace('_', "\\_")))
-                ),
-                &[],
-            )
-            .await?
-            .get(0);
-        if present > 0 {
-            patiently(conn, &table.name, &drops(spec, table, &ALL)).await?;
-        }
+pub async fn drop_triggers(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
+    let prefix = sql::trigger_prefix(spec.tenant).replace('_', "\\_");
+    // Those of partitions go with their parents'.
+    let rows = conn
+        .query(
+            &format!(
+                "select format('%I.%I', n.nspname, c.relname), \
+                 string_agg(format('DROP TRIGGER IF EXISTS %I ON %I.%I;', t.tgname, n.nspname, c.relname), ' ') \
+                 from pg_trigger t join pg_class c on c.oid = t.tgrelid \
+                 join pg_namespace n on n.oid = c.relnamespace \
+                 where t.tgname like {} and t.tgparentid = 0 group by 1 order by 1",
+                sql::literal(&format!("{prefix}\\_%"))
+            ),
+            &[],
+        )
+        .await?;
+    for row in &rows {
+        let (table, ddl): (String, String) = (row.get(0), row.get(1));
+        patiently(conn, &table, &ddl).await?;
     }
     // Functions are found by name, in case the tables changed.
     conn.batch(&format!(
@@ -146,8 +142,7 @@ pub async fn drop_triggers(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result
     .await
 }
 
-/// Every tail of a trigger of ours, and those that look at snapshots.
-const ALL: [&str; 8] = ["i", "u", "d", "t", "xi", "xu", "xd", "s"];
+/// The tails of the triggers that look at snapshots.
 const CHECKS: [&str; 4] = ["xi", "xu", "xd", "s"];
 
 fn drops(spec: &Spec, table: &Table, tails: &[&str]) -> String {

@@ -4,17 +4,18 @@
 //! dies without an answer is restarted within a second and given its step
 //! again; it reads the fence rows first, so nothing depends on where it died.
 //! After a restart of the agent every move that may be past its point of no
-//! return is recovered at once, without waiting for the coordinator.
+//! return is recovered at once, without waiting for the coordinator, and a way
+//! back or a clean-up goes on.
 
 mod process;
 mod record;
+mod resume;
 mod steps;
 mod tickets;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ use webhost_proto::wire::{self, command, command_reply};
 
 use self::record::{Record, Records};
 use super::catalog::Rules;
-use super::child::{Line, Login};
+use super::child::Login;
 use super::error::Kind;
 use super::spec::{Progress, Spec, Step};
 use super::tunnel::{Tickets, TunnelIdentity};
@@ -99,9 +100,6 @@ struct Inner {
     status: Mutex<HashMap<MoveId, MoveStatus>>,
 }
 
-/// Between two tries to recover a move whose databases can't be reached.
-const RECOVER_AGAIN: Duration = Duration::from_millis(900);
-
 impl Supervisor {
     /// Reads what an earlier run left in the state directory.
     ///
@@ -130,56 +128,16 @@ impl Supervisor {
         })
     }
 
+    /// The orders on record, each with the step that was last asked for.
+    pub fn on_record(&self) -> Vec<(Spec, Step)> {
+        self.inner.records.all().into_iter().map(|record| (record.spec, record.step)).collect()
+    }
+
     /// The moves that this node knows of.
     pub fn status(&self) -> Vec<MoveStatus> {
         let mut moves: Vec<MoveStatus> = lock(&self.inner.status).values().cloned().collect();
         moves.sort_by_key(|status| status.move_id);
         moves
-    }
-
-    /// Recovers every move that an earlier run left in doubt. Returns when
-    /// each is settled, or at shutdown; spawn it beside the rest.
-    pub async fn resume(&self) {
-        let mut doubtful: Vec<Record> = self
-            .inner
-            .records
-            .all()
-            .into_iter()
-            .filter(|record| !record.step.leaves_the_source_active())
-            .collect();
-        while !doubtful.is_empty() && !self.inner.setup.shutdown.is_cancelled() {
-            let mut left = Vec::new();
-            for record in doubtful {
-                // A command of the coordinator may have settled it meanwhile.
-                if self.inner.records.get(record.spec.move_id).is_none_or(|now| now != record) {
-                    continue;
-                }
-                let (silent, _) = watch::channel(None);
-                match self.locked(&record.spec, Step::Recover, &silent).await {
-                    Line::Done(done) => {
-                        tracing::info!(move_id = %record.spec.move_id, ?done, "recovered after a restart");
-                        self.show(&record.spec, record.step, "waiting");
-                    }
-                    Line::Failed { kind: Kind::Refused, message } => {
-                        tracing::error!(move_id = %record.spec.move_id, %message, "a move can't be recovered");
-                        self.show(&record.spec, record.step, &message);
-                    }
-                    Line::Failed { message, .. } => {
-                        tracing::warn!(move_id = %record.spec.move_id, %message, "not recovered yet");
-                        self.show(&record.spec, record.step, &message);
-                        left.push(record);
-                    }
-                    Line::Progress(_) => {}
-                }
-            }
-            doubtful = left;
-            if !doubtful.is_empty() {
-                tokio::select! {
-                    () = tokio::time::sleep(RECOVER_AGAIN) => {}
-                    () = self.inner.setup.shutdown.cancelled() => {}
-                }
-            }
-        }
     }
 
     fn show(&self, spec: &Spec, step: Step, state: &str) {

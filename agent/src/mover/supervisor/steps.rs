@@ -20,6 +20,13 @@ const RESTART: [Duration; 3] =
 /// Deaths in a row without an answer after which the step is given back.
 const DEATHS: usize = 20;
 
+/// How a step came to its end.
+pub(super) struct Ended {
+    pub(super) line: Line,
+    /// The command for a later step ended it.
+    pub(super) by_another: bool,
+}
+
 impl Supervisor {
     pub(super) async fn step(
         &self,
@@ -34,9 +41,10 @@ impl Supervisor {
         let Some(step) = Step::from_wire(order.step()) else {
             return failed(Kind::Refused, format!("unknown move step {}", order.step));
         };
-        if let Err(reason) = self.acceptable(&spec) {
+        if let Err(reason) = self.acceptable(&spec, step) {
             return failed(Kind::Refused, reason);
         }
+        let before = self.inner.records.get(spec.move_id);
         let record = Record::new(spec.clone(), step);
         // A preflight changes nothing and needs no recovery.
         if step != Step::Preflight
@@ -45,7 +53,7 @@ impl Supervisor {
             return failed(Kind::Retry, format!("the move can't be written down: {error}"));
         }
         self.interrupt(&spec, step);
-        match self.locked(&spec, step, &progress).await {
+        match self.locked(&spec, step, &progress).await.line {
             Line::Done(Done::Preflight(report)) if report.refuses() => {
                 command_reply::Outcome::Failed(wire::Failed {
                     kind: Kind::Refused.to_wire().into(),
@@ -63,6 +71,9 @@ impl Supervisor {
                 let latest = self.inner.records.get(spec.move_id);
                 if latest.is_some_and(|record| record.step == step) {
                     self.show(&spec, step, &message);
+                    if step == Step::CleanUp && kind == Kind::Refused {
+                        self.not_cleaned_up(&spec, before);
+                    }
                 }
                 failed(kind, message)
             }
@@ -70,12 +81,30 @@ impl Supervisor {
         }
     }
 
+    /// A step that an operator asks for, while no agent runs.
+    pub async fn by_hand(
+        &self,
+        spec: &Spec,
+        step: Step,
+        progress: &watch::Sender<Option<wire::MoveProgress>>,
+    ) -> Line {
+        let ended = self.locked(spec, step, progress).await;
+        if let Line::Done(done) = &ended.line
+            && step != Step::Recover
+        {
+            self.ended(spec, step, done);
+        }
+        ended.line
+    }
+
     /// Whether this node may carry the order out at all.
-    fn acceptable(&self, spec: &Spec) -> Result<(), String> {
+    fn acceptable(&self, spec: &Spec, step: Step) -> Result<(), String> {
         if self.inner.setup.database.is_none() {
             return Err("this node takes no part in moves: it has no [postgres], or [moves] enabled = false".into());
         }
-        if spec.source_node != self.inner.setup.node {
+        // A copy is deleted by the agent beside it.
+        let deletes = step == Step::CleanUp && spec.target_node == self.inner.setup.node;
+        if spec.source_node != self.inner.setup.node && !deletes {
             return Err(format!(
                 "the move starts at node {}, this is node {}",
                 spec.source_node, self.inner.setup.node
@@ -104,8 +133,8 @@ impl Supervisor {
         Ok(())
     }
 
-    fn ended(&self, spec: &Spec, step: Step, done: &Done) {
-        if matches!(done, Done::Finish | Done::Undo) {
+    pub(super) fn ended(&self, spec: &Spec, step: Step, done: &Done) {
+        if matches!(done, Done::Finish | Done::Undo | Done::Abandon | Done::CleanUp(_)) {
             // Left behind it would only be recovered once more.
             if let Err(error) = self.inner.records.remove(spec.move_id) {
                 tracing::warn!(%error, "the record of an ended move stays");
@@ -113,6 +142,21 @@ impl Supervisor {
             lock(&self.inner.status).remove(&spec.move_id);
         } else if step != Step::Preflight {
             self.show(spec, step, "waiting");
+        }
+    }
+
+    /// A clean-up that was refused did nothing, and reads no fence row of the
+    /// other side: what was on record before it must not be forgotten over it.
+    fn not_cleaned_up(&self, spec: &Spec, before: Option<Record>) {
+        let restored = match before {
+            Some(record) => self.inner.records.put(record),
+            None => {
+                lock(&self.inner.status).remove(&spec.move_id);
+                self.inner.records.remove(spec.move_id)
+            }
+        };
+        if let Err(error) = restored {
+            tracing::warn!(%error, "the record of a refused clean-up stays");
         }
     }
 
@@ -133,14 +177,19 @@ impl Supervisor {
         spec: &Spec,
         step: Step,
         progress: &watch::Sender<Option<wire::MoveProgress>>,
-    ) -> Line {
+    ) -> Ended {
         let turn = Arc::clone(lock(&self.inner.locks).entry(spec.tenant).or_default());
         let _turn = turn.lock().await;
         let stop = CancellationToken::new();
         lock(&self.inner.running).insert(spec.tenant, (step, stop.clone()));
+        // Whoever comes after this line ends us; who came before is on record.
+        let latest = self.inner.records.get(spec.move_id).map(|record| record.step);
+        if latest.is_some_and(|latest| latest != step && step.ends_for(latest)) {
+            stop.cancel();
+        }
         let line = self.children(spec, step, progress, &stop).await;
         lock(&self.inner.running).remove(&spec.tenant);
-        line
+        Ended { line, by_another: stop.is_cancelled() }
     }
 
     /// One child after another, until one answers.
@@ -166,14 +215,15 @@ impl Supervisor {
                 progress.send_replace(Some(latest.to_wire(step)));
             };
             let ended = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Line::Failed {
+                    kind: Kind::Interrupted,
+                    message: format!("step {step} was ended by the step that came after it"),
+                },
                 ended = process::run(&self.inner.setup, &order, step, report) => ended,
                 () = self.inner.setup.shutdown.cancelled() => return Line::Failed {
                     kind: Kind::Interrupted,
                     message: "the agent is stopping; the step resumes when it is back".into(),
-                },
-                () = stop.cancelled() => return Line::Failed {
-                    kind: Kind::Interrupted,
-                    message: format!("step {step} was ended by the step that came after it"),
                 },
             };
             match ended {
@@ -204,12 +254,14 @@ impl Supervisor {
             (0, limit) | (limit, 0) => limit,
             (a, b) => a.min(b),
         };
+        let here =
+            if spec.source_node == setup.node { Side::Source } else { Side::Target };
         Ok(Order {
             spec,
             rules: setup.rules.clone(),
             source,
             target,
-            here: Side::Source,
+            here,
             scratch: self.inner.records.dir().to_path_buf(),
             copy_part_pages: setup.copy_part_pages,
         })
