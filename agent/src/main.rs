@@ -230,7 +230,10 @@ fn moves(command: Moves) -> anyhow::Result<ExitCode> {
             let outcomes =
                 block_on(async { Ok(operator::settle(&supervisor, which, remedy).await) })?;
             if let (Some(id), []) = (id, outcomes.as_slice()) {
-                writeln!(std::io::stderr().lock(), "webhost-agent: no move {id} is on record here")?;
+                writeln!(
+                    std::io::stderr().lock(),
+                    "webhost-agent: no move {id} is on record here"
+                )?;
                 return Ok(ExitCode::from(operator::REFUSED));
             }
             Ok(ExitCode::from(operator::print(stdout, &outcomes, json)?))

@@ -27,6 +27,7 @@ use super::fence::{self, State};
 use super::finish;
 use super::guard;
 use super::run::Run;
+use super::set_aside;
 use super::spec::{CleanedUp, Progress};
 use super::sql::{self, SCHEMA};
 use super::statements::TableSql;
@@ -63,6 +64,8 @@ pub async fn run(run: &Run) -> Result<CleanedUp, MoveError> {
     for table in &tables {
         work.empty(table).await?;
     }
+    // An abandoned copy may have left them away.
+    set_aside::back(&run.spec, &conn, &|_| ()).await?;
     guard::drop_triggers(&conn, &run.spec).await?;
     guard::drop_log(&conn, &run.spec).await?;
     finish::forget(run, &conn).await?;
@@ -260,7 +263,11 @@ fn children_first(tables: Vec<Table>) -> Vec<Table> {
         let parents: BTreeSet<String> = left
             .iter()
             .flat_map(|table| {
-                table.foreign_keys.iter().map(|key| &key.parent).filter(|parent| **parent != table.name)
+                table
+                    .foreign_keys
+                    .iter()
+                    .map(|key| &key.parent)
+                    .filter(|parent| **parent != table.name)
             })
             .cloned()
             .collect();

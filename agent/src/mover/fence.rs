@@ -95,12 +95,7 @@ pub(super) async fn standby(spec: &Spec, target: &Conn, lock: &str) -> Result<()
 }
 
 /// [`standby`] for the side that any leg goes to.
-pub(super) async fn waits(
-    spec: &Spec,
-    leg: Leg,
-    conn: &Conn,
-    lock: &str,
-) -> Result<(), MoveError> {
+pub(super) async fn waits(spec: &Spec, leg: Leg, conn: &Conn, lock: &str) -> Result<(), MoveError> {
     let rows = conn.query(&waits_query(spec, leg, lock), &[]).await?;
     if rows.len() == 1 { Ok(()) } else { Err(not_waiting(spec, leg)) }
 }

@@ -281,8 +281,13 @@ impl Run {
                 .chain(tables.iter().filter(|table| !now.contains(table)))
                 .map(|table| table.name.as_str())
                 .collect();
+            let way_out = if leg == Leg::FORTH {
+                "undo it and start again"
+            } else {
+                "that closes the way back: finish the move"
+            };
             return Err(MoveError::refused(format!(
-                "the schema changed during the move ({}): undo it and start again",
+                "the schema changed during the move ({}): {way_out}",
                 changed.join(", ")
             )));
         }

@@ -181,14 +181,14 @@ impl Step {
     }
 
     /// Whether this step, while it runs, is ended by the command for `next`: a
-    /// long one by an undo, a way back by whatever comes after it, and by the
-    /// coordinator's own order for a way back that resumed without it.
+    /// long one by an undo, a way back by whatever comes after it and by the
+    /// coordinator's own order for one that resumed without it, a clean-up by
+    /// its own repetition.
     pub fn ends_for(self, next: Self) -> bool {
-        match next {
-            Self::Undo | Self::Abandon => self.leaves_the_source_active(),
-            Self::WayBack | Self::RollBack | Self::Finish => self == Self::WayBack,
-            Self::CleanUp => self == Self::CleanUp,
-            _ => false,
+        match self {
+            Self::WayBack => !matches!(next, Self::Preflight | Self::Recover),
+            Self::CleanUp => next == Self::CleanUp,
+            _ => matches!(next, Self::Undo | Self::Abandon) && self.leaves_the_source_active(),
         }
     }
 

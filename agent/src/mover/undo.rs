@@ -44,9 +44,11 @@ pub async fn run(run: &Run, pair: &Pair) -> Result<(), MoveError> {
                 delete_rows(run, &pair.target, table).await?;
             }
         }
-        // A node that the tenant left by an earlier move keeps its guards.
+        // A node that the tenant left by an earlier move, and that still has
+        // its rows, keeps its guards.
         if stands_by(run, &pair.target).await? {
-            if had_fence {
+            // Without rows of the tenant behind it a tombstone needs no guard.
+            if had_fence && !was_empty {
                 guard::only_refuse(&pair.target, spec, tables).await?;
             } else {
                 guard::drop_triggers(&pair.target, spec).await?;

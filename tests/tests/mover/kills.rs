@@ -67,6 +67,8 @@ pub(crate) fn order(spec: &Spec, step: wire::MoveStepKind) -> command::Kind {
             ticket: spec.ticket.0.clone(),
             target_place: spec.target_place.clone(),
             max_rows_per_second: spec.max_rows_per_second,
+            source_place: spec.source_place.clone(),
+            way_back_until_us: spec.way_back_until_us,
             target_dedicated: spec.target_dedicated,
             ..wire::MoveSpec::default()
         }),

@@ -53,7 +53,11 @@ async fn there_and_back(schema: &str, legs: u64) {
     // The copy that serves nobody is still there.
     assert_eq!(Findings { foreign: 0, ..found }, Findings::default());
     // One more leg without writers carries the rest: both sides are equal.
-    if legs % 2 == 0 { cut_over(&run).await } else { roll_back(&run).await };
+    if legs % 2 == 0 {
+        cut_over(&run).await
+    } else {
+        roll_back(&run).await
+    };
     same(&world).await;
     steps(&run, &[Step::Finish, Step::Finish]).await;
     let after = table_hashes(&world.target, world.foreigner).await.expect("hashes");
@@ -80,7 +84,8 @@ async fn a_roll_back_is_the_last_switch() {
     assert!(error.contains("not switched yet"), "{error}");
     steps(&run, &[Step::Guard, Step::Copy]).await;
     cut_over(&run).await;
-    let write = format!("update vehicles set odometer_m = 5 where customer_id = '{}'", world.tenant);
+    let write =
+        format!("update vehicles set odometer_m = 5 where customer_id = '{}'", world.tenant);
     sql(&world.target, &write).await;
     roll_back(&run).await;
     assert_eq!(number(&world.source, "select min(odometer_m) from vehicles v join customers c on c.id = v.customer_id where c.slug like 't-%' and odometer_m <> 0").await, 5);

@@ -119,7 +119,12 @@ async fn a_tenant_moves_through_the_tunnel_and_strangers_do_not() {
     let ledger = writers.stop().await.expect("writers");
     assert_eq!(states(&world).await, ("moved".into(), "active".into()));
     assert_eq!(check(&world, &ledger, 1).await.expect("check"), Findings::default());
+    // And back, through the same tunnel.
+    well(&ours, &spec, K::RollBack).await;
+    assert_eq!(states(&world).await, ("active".into(), "moved".into()));
     well(&ours, &spec, K::Finish).await;
+    let found = check(&world, &ledger, 0).await.expect("check");
+    assert_eq!(Findings { foreign: 0, ..found }, Findings::default());
 
     let close = command::Kind::CloseTunnel(wire::CloseTunnel { move_id: spec.move_id.to_wire() });
     let closed = target.handle(close, watch::channel(None).0).await;

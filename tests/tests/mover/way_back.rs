@@ -62,7 +62,15 @@ pub(crate) async fn clean_up(run: &mut Run, side: Side) -> CleanedUp {
 
 /// What a tombstone consists of.
 fn tombstone() -> Vec<String> {
-    let tables = ["copied", "copied_pkey", "fence", "fence_pkey", "moves", "moves_customer_id_key", "moves_pkey"];
+    let tables = [
+        "copied",
+        "copied_pkey",
+        "fence",
+        "fence_pkey",
+        "moves",
+        "moves_customer_id_key",
+        "moves_pkey",
+    ];
     let mut all: Vec<String> =
         tables.iter().map(|table| format!("table webhost_fleet.{table}")).collect();
     all.push("schema webhost_fleet".into());
@@ -98,11 +106,24 @@ async fn the_old_copy_follows_and_a_roll_back_loses_nothing() {
     assert_eq!(states(&world).await, ("moved".into(), "active".into()));
     assert_eq!(check(&world, &ledger, 1).await.expect("check"), Findings::default());
 
-    write(&world, &format!("update vehicles set odometer_m = odometer_m + 7 where customer_id = '{}'", world.tenant)).await;
+    write(
+        &world,
+        &format!(
+            "update vehicles set odometer_m = odometer_m + 7 where customer_id = '{}'",
+            world.tenant
+        ),
+    )
+    .await;
     roll_back(&run).await;
     same(&world).await;
     assert_eq!(
-        number(&world.source, &format!("select min(odometer_m) from vehicles where customer_id = '{}'", world.tenant)).await % 1_000_000 >= 7,
+        number(
+            &world.source,
+            &format!("select min(odometer_m) from vehicles where customer_id = '{}'", world.tenant)
+        )
+        .await
+            % 1_000_000
+            >= 7,
         true
     );
     // Not before the way back is closed.
@@ -166,7 +187,9 @@ async fn deletes_by_retention_are_not_carried_back() {
     let run = switched(&world).await;
     let t = world.tenant;
     let count = |what: &str| {
-        format!("select count(*) from gps_positions where customer_id = '{t}' and altitude = {what}")
+        format!(
+            "select count(*) from gps_positions where customer_id = '{t}' and altitude = {what}"
+        )
     };
     // Marks: 1 for retention, 2 for an ordinary delete, 3 for both in turn.
     write(
@@ -179,7 +202,9 @@ async fn deletes_by_retention_are_not_carried_back() {
     )
     .await;
     mirrored(&run, up_to_date(&run)).await;
-    let retention = format!("set webhost_fleet.retention = 'on'; delete from gps_positions where customer_id = '{t}' and altitude in (1, 3); reset webhost_fleet.retention;");
+    let retention = format!(
+        "set webhost_fleet.retention = 'on'; delete from gps_positions where customer_id = '{t}' and altitude in (1, 3); reset webhost_fleet.retention;"
+    );
     write(
         &world,
         &format!(
@@ -201,7 +226,14 @@ async fn deletes_by_retention_are_not_carried_back() {
     steps(&run, &[Step::Verify]).await;
     roll_back(&run).await;
     assert_eq!(number(&world.source, &count("1")).await, 100);
-    assert_eq!(number(&world.source, &format!("select count(*) from gps_positions where customer_id = '{t}'")).await, 940);
+    assert_eq!(
+        number(
+            &world.source,
+            &format!("select count(*) from gps_positions where customer_id = '{t}'")
+        )
+        .await,
+        940
+    );
 }
 
 /// A difference ends the way back, named; the new side serves on.
@@ -214,7 +246,11 @@ async fn a_difference_ends_the_way_back_and_nothing_else() {
     assert_eq!(error.kind(), Kind::Refused);
     let said = error.to_string();
     assert!(said.contains("gps_positions") && said.contains("key "), "{said}");
-    write(&world, &format!("update vehicles set odometer_m = 1 where customer_id = '{}'", world.tenant)).await;
+    write(
+        &world,
+        &format!("update vehicles set odometer_m = 1 where customer_id = '{}'", world.tenant),
+    )
+    .await;
     assert_eq!(states(&world).await, ("moved".into(), "active".into()));
     steps(&run, &[Step::Finish]).await;
 }
@@ -224,12 +260,19 @@ async fn a_difference_ends_the_way_back_and_nothing_else() {
 async fn a_way_back_ends_when_its_time_does() {
     let world = world(schema::WEBHOST, 200).await;
     let mut run = switched(&world).await;
-    write(&world, &format!("update vehicles set odometer_m = 3 where customer_id = '{}'", world.tenant)).await;
+    write(
+        &world,
+        &format!("update vehicles set odometer_m = 3 where customer_id = '{}'", world.tenant),
+    )
+    .await;
     run.spec.way_back_until_us = soon(1);
     let Done::WayBack(result) = run.step(Step::WayBack).await.expect("ends") else {
         panic!("another answer")
     };
-    assert!(result.keys >= 5 && result.verifications == 1 && result.verified_at_us > 0, "{result:?}");
+    assert!(
+        result.keys >= 5 && result.verifications == 1 && result.verified_at_us > 0,
+        "{result:?}"
+    );
     run.spec.way_back_until_us = 0;
     let error = run.step(Step::WayBack).await.expect_err("refused").to_string();
     assert!(error.contains("without a way back"), "{error}");
@@ -245,7 +288,9 @@ async fn an_abandoned_move_frees_the_source_at_once() {
     let world = world(schema::WEBHOST, 1_000).await;
     let before = (objects(&world.source).await, objects(&world.target).await);
     let writers = Writers::start(&world, &LEVELS[..3], Duration::from_millis(5), 41);
-    for (reached, fail) in [(Step::Guard, "none"), (Step::Copy, "none"), (Step::CutOver, "after_prepare")] {
+    for (reached, fail) in
+        [(Step::Guard, "none"), (Step::Copy, "none"), (Step::CutOver, "after_prepare")]
+    {
         let mut run = a_move(&world);
         for step in [Step::Guard, Step::Copy, Step::Drain, Step::CutOver] {
             run.fail = if step == reached { Fail::stop_at(fail) } else { Fail::Off };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use webhost_agent::command::Handler;
 use webhost_agent::mover::fail::{MARKER, points};
+use webhost_agent::mover::operator::{self, Remedy};
 use webhost_agent::mover::spec::{Spec, Step};
 use webhost_agent::mover::supervisor::Supervisor;
 use webhost_proto::wire::{MoveStepKind as K, command_reply::Outcome, move_step_done};
@@ -122,7 +123,8 @@ async fn a_restarted_agent_goes_on_with_the_way_back() {
     let write = |value: u32| {
         format!("update vehicles set odometer_m = {value} where customer_id = '{}'", world.tenant)
     };
-    let read = format!("select min(odometer_m) from vehicles where customer_id = '{}'", world.tenant);
+    let read =
+        format!("select min(odometer_m) from vehicles where customer_id = '{}'", world.tenant);
     sql(&world.target, &write(11)).await;
     let second = Supervisor::load(setup(&world, &spec, dir.path(), None)).expect("loads");
     let resumed = second.clone();
@@ -176,7 +178,8 @@ async fn a_restarted_agent_finishes_a_roll_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_up_is_refused_where_the_tenant_lives() {
     let world = world(schema::WEBHOST, 100).await;
-    let (here, there) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (here, there) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let spec = a_way_back(&world);
     let source = Supervisor::load(setup(&world, &spec, here.path(), None)).expect("loads");
     let target = target_side(&world, &spec, there.path(), None);
@@ -197,4 +200,59 @@ async fn a_clean_up_is_refused_where_the_tenant_lives() {
     well(&source, &spec, K::Finish).await;
     well(&source, &spec, K::CleanUp).await;
     assert!(source.status().is_empty());
+}
+
+/// No agent comes back: an operator settles what it left, by the same rules.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_settles_what_a_dead_agent_left() {
+    let world = world(schema::WEBHOST, 200).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut spec = a_move(&world).spec;
+    let begun = |fail: Option<&str>| {
+        let setup = setup(&world, &spec, dir.path(), fail);
+        let dies = setup.shutdown.clone();
+        (Supervisor::load(setup).expect("loads"), dies)
+    };
+    let (first, dies) = begun(Some("after_moved"));
+    for step in [K::Guard, K::Copy] {
+        well(&first, &spec, step).await;
+    }
+    let marker = dir.path().join("moves").join(format!("{MARKER}after_moved"));
+    let killed = async {
+        while !marker.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        dies.cancel();
+    };
+    let (outcome, ()) = tokio::join!(answer(&first, &spec, K::CutOver), killed);
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    drop(first);
+    assert_eq!(states(&world).await, ("moved".into(), "standby".into()));
+
+    let (second, _) = begun(None);
+    let listed = operator::list(&second);
+    assert_eq!((listed.len(), listed[0].step.as_str(), listed[0].served_by), (1, "cut over", None));
+    let nobody = Some(webhost_proto::ids::MoveId::generate());
+    assert!(operator::settle(&second, nobody, Remedy::Settle).await.is_empty());
+    let settled = operator::settle(&second, Some(spec.move_id), Remedy::Settle).await;
+    assert_eq!((settled[0].served_by, &settled[0].problem), (Some("target"), &None));
+    assert_eq!(states(&world).await, ("moved".into(), "active".into()));
+    // What was switched is neither undone nor abandoned by hand.
+    let settled = operator::settle(&second, None, Remedy::Undo).await;
+    assert!(settled[0].problem.as_ref().is_some_and(|said| said.contains("was switched")));
+    let settled = operator::settle(&second, None, Remedy::Abandon).await;
+    assert!(settled[0].problem.as_ref().is_some_and(|said| said.contains("goes forward")));
+    well(&second, &spec, K::RollBack).await;
+    well(&second, &spec, K::Finish).await;
+    // A move that was not switched is undone on request, and forgotten.
+    let there = tempfile::tempdir().expect("a directory");
+    well(&target_side(&world, &spec, there.path(), None), &spec, K::CleanUp).await;
+    spec.move_id = webhost_proto::ids::MoveId::generate();
+    spec.epoch = webhost_proto::ids::Epoch(3);
+    for step in [K::Guard, K::Copy] {
+        well(&second, &spec, step).await;
+    }
+    let settled = operator::settle(&second, None, Remedy::Undo).await;
+    assert_eq!((settled[0].served_by, &settled[0].problem), (Some("source"), &None));
+    assert!(operator::list(&second).is_empty());
 }

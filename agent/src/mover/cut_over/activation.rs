@@ -50,7 +50,11 @@ impl Fence<'_> {
                 }
             }
         }
-        if waiting && activated { Ok(()) } else { Err(fence::not_waiting(&self.run.spec, self.leg)) }
+        if waiting && activated {
+            Ok(())
+        } else {
+            Err(fence::not_waiting(&self.run.spec, self.leg))
+        }
     }
 
     /// The target's transaction up to, and without, its commit.

@@ -144,9 +144,12 @@ impl<'a> Fence<'a> {
         })?;
         self.run.fail.on("before_place", self.leg)?;
         // Waiting writers wake up and are told the new place.
-        source.batch(&format!("{}; {}", publication(self.run, self.leg), self.open())).await.map_err(
-            |error| MoveError::Interrupted(format!("the new place was not published: {error}")),
-        )?;
+        source
+            .batch(&format!("{}; {}", publication(self.run, self.leg), self.open()))
+            .await
+            .map_err(|error| {
+                MoveError::Interrupted(format!("the new place was not published: {error}"))
+            })?;
         let fence_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.run.fail.on("after_activate", self.leg)?;
         Ok(Closed::Switched(CutOver {

@@ -28,11 +28,8 @@ pub async fn forward(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveEr
     let started = Instant::now();
     // No writer can commit there, so what is read now is the end.
     let fence = Fence::prepare(run, pair, leg, &tables).await?;
-    let rows = source
-        .client()
-        .query(&fence.look_up, &[])
-        .await
-        .map_err(|error| source.error(error))?;
+    let rows =
+        source.client().query(&fence.look_up, &[]).await.map_err(|error| source.error(error))?;
     let batch = Batch::of(&rows);
     let sequences = fence.sequence_values().await?;
     for mode in [Mode::Update, Mode::Replace] {

@@ -89,8 +89,7 @@ pub async fn arm(run: &Run, pair: &Pair, leg: Leg, tables: &[Table]) -> Result<(
     to.batch("BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '1s'").await?;
     let emptied = async {
         fence::waits(spec, leg, to, "FOR UPDATE").await?;
-        let some: bool =
-            to.one(&format!("select exists (select 1 from {log})"), &[]).await?.get(0);
+        let some: bool = to.one(&format!("select exists (select 1 from {log})"), &[]).await?.get(0);
         if some {
             to.batch(&format!("TRUNCATE {log}")).await?;
         }

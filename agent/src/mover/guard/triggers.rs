@@ -91,8 +91,7 @@ pub(super) fn function(spec: &Spec, sql: &TableSql<'_>, number: usize, log: Log)
            IF s IS DISTINCT FROM 'active' THEN {refusal} END IF;
            {body}
          END $guard$",
-        head =
-            head(&sql::guard_function(spec.tenant, number), "trigger", "VOLATILE", settings),
+        head = head(&sql::guard_function(spec.tenant, number), "trigger", "VOLATILE", settings),
         lock = Lock::Fence(spec.tenant).key(),
         plain = read(spec, ""),
         shared = read(spec, " FOR SHARE"),
@@ -238,7 +237,9 @@ pub(super) fn triggers(spec: &Spec, sql: &TableSql<'_>, number: usize, kind: Kin
             "xi" => row("xi", "INSERT", &new, &began),
             "xu" => row("xu", "UPDATE", &format!("{old} OR {new}"), &began),
             "xd" => row("xd", "DELETE", &old, &began),
-            "s" => statement("s", "UPDATE OR DELETE", &sql::fence_function(spec.tenant, "statement")),
+            "s" => {
+                statement("s", "UPDATE OR DELETE", &sql::fence_function(spec.tenant, "statement"))
+            }
             _ => statement("t", "TRUNCATE", &sql::fence_function(spec.tenant, "refuse_truncate")),
         })
         .collect::<Vec<_>>()

@@ -57,9 +57,7 @@ impl Run {
             Step::WayBack if leg.is_back() => {
                 way_back::run(self, &pair, leg, way_back).await.map(Done::WayBack)
             }
-            Step::Finish => {
-                finish::run(self, &pair, leg.from_side()).await.map(|()| Done::Finish)
-            }
+            Step::Finish => finish::run(self, &pair, leg.from_side()).await.map(|()| Done::Finish),
             Step::Undo | Step::Abandon if leg.is_back() => Err(MoveError::refused(
                 "the move is past its point of no return: the target serves the tenant",
             )),
@@ -181,4 +179,3 @@ impl Run {
 fn alone(step: Step) -> MoveError {
     MoveError::Interrupted(format!("{step} works beside one database alone"))
 }
-

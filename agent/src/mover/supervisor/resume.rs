@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::record::Record;
 use super::Supervisor;
+use super::record::Record;
 use crate::mover::child::Line;
 use crate::mover::error::Kind;
 use crate::mover::spec::Step;

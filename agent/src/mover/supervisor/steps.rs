@@ -254,8 +254,7 @@ impl Supervisor {
             (0, limit) | (limit, 0) => limit,
             (a, b) => a.min(b),
         };
-        let here =
-            if spec.source_node == setup.node { Side::Source } else { Side::Target };
+        let here = if spec.source_node == setup.node { Side::Source } else { Side::Target };
         Ok(Order {
             spec,
             rules: setup.rules.clone(),
