@@ -252,6 +252,8 @@ pub struct Moves {
     pub enabled: bool,
     /// Rows per second that a copy may reach; 0 is unlimited.
     pub max_rows_per_second: u64,
+    /// Streams of a copy, at most 4; 0 is as many as help: half of the cores.
+    pub copy_streams: u32,
     /// Tables that are never moved (job queues, caches).
     pub ignore_tables: Vec<String>,
     /// Tables without tenant rows that the tenant's rows point to.
@@ -263,6 +265,7 @@ impl Default for Moves {
         Self {
             enabled: true,
             max_rows_per_second: 0,
+            copy_streams: 0,
             ignore_tables: Vec::new(),
             reference_tables: Vec::new(),
         }

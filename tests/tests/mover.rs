@@ -3,6 +3,8 @@
 // Clippy spares only what carries #[test]; all of this file is one.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+#[path = "mover/backlog.rs"]
+mod backlog;
 #[path = "mover/indexes.rs"]
 mod indexes;
 #[path = "mover/kills.rs"]

@@ -100,6 +100,12 @@ impl Config {
         for (index, process) in self.attribution.shared.iter().enumerate() {
             shared(&mut wrong, self, index, process);
         }
+        if self.moves.copy_streams > 4 {
+            wrong(
+                "moves.copy_streams",
+                format!("{} is more than 4; 0 takes half of the cores", self.moves.copy_streams),
+            );
+        }
         if let Some(hold) = &self.hold {
             if !hold.listen.ip().is_loopback() {
                 wrong(

@@ -127,6 +127,9 @@ impl Config {
             "MOVES_MAX_ROWS_PER_SECOND" => {
                 self.moves.max_rows_per_second = parse(value, "rows per second, 0 for no limit")?;
             }
+            "MOVES_COPY_STREAMS" => {
+                self.moves.copy_streams = parse(value, "streams of a copy, 0 for as many as help")?;
+            }
             "MOVES_IGNORE_TABLES" => self.moves.ignore_tables = words(value),
             "MOVES_REFERENCE_TABLES" => self.moves.reference_tables = words(value),
             _ => {

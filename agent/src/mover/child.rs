@@ -92,6 +92,9 @@ pub struct Order {
     /// Pages per part of the copy, where a test wants small ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_part_pages: Option<u32>,
+    /// Streams of the copy; 0 is as many as help.
+    #[serde(default)]
+    pub copy_streams: u32,
 }
 
 fn source() -> Side {
@@ -212,6 +215,7 @@ fn prepare(order: Order, fail: impl FnOnce(&Order) -> Fail) -> Result<Run, Child
         }
     };
     let mut tuning = Tuning::default();
+    tuning.copy_streams = usize::try_from(order.copy_streams).ok().filter(|streams| *streams > 0);
     if let Some(pages) = order.copy_part_pages {
         tuning.copy_part_pages = pages;
     }

@@ -8,23 +8,35 @@
 //! key is forgotten only after its row is durable there. Each batch is
 //! compared on the target before it commits.
 
-use futures_util::future::join4;
+mod bulk;
+
+use std::collections::BTreeSet;
+
 use tokio::time::Instant;
 use tokio_postgres::Statement;
 use tokio_postgres::error::SqlState;
 
+use super::apply::{Applier, Check};
 use super::catalog::Table;
 use super::connect::Conn;
 use super::error::MoveError;
 use super::fence;
 use super::leg::Leg;
+use super::pressure::Gauge;
 use super::run::{Pair, Run};
 use super::spec::{Drained, Progress};
 use super::sql;
-use super::statements::{self, Batch, Mode, TableSql};
+use super::statements::{self, Batch, Mode};
 
 /// A log this short ends a drain.
 pub const SHORT: u64 = 200;
+/// Where writers are too fast for that: so many batches, each of no more keys,
+/// end it too. The fence takes as many.
+const STEADY: (u32, u64) = (8, 2_000);
+/// Drained keys after which the log is vacuumed: dead rows make its scans long.
+const VACUUM_KEYS: u64 = 20_000;
+/// What a key costs where a drain backs off, in bytes of a copy.
+const KEY_BYTES: u64 = 400;
 
 /// When this returns, the log was short, or writers kept it long for the time
 /// we had; what remains is said. Idempotent.
@@ -34,7 +46,11 @@ pub const SHORT: u64 = 200;
 pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<Drained, MoveError> {
     let tables = run.guarded_tables(pair, leg).await?;
     let mut drain = Drain::prepare(run, pair, leg, &tables).await?;
-    let drained = drain.until_short().await?;
+    let gauge = Gauge::new(run.tuning.pressure);
+    let drained = tokio::select! {
+        drained = drain.gently(&gauge) => drained?,
+        error = gauge.watch(run) => return Err(error),
+    };
     drain.vacuum().await?;
     Ok(drained)
 }
@@ -45,23 +61,15 @@ pub struct Drain<'a> {
     leg: Leg,
     source: &'a Conn,
     target: &'a Conn,
-    sql: Vec<TableSql<'a>>,
+    applier: Applier<'a>,
     take_off: Statement,
-    /// Delete, insert, compare and (where there are references) the check of
-    /// them; prepared when a table's first key comes by.
-    apply: Vec<Option<Apply>>,
-    references: Vec<String>,
+    longer: Statement,
+    /// Tables whose given table exists on the target.
+    given: BTreeSet<usize>,
+    /// Whether the source has its table of taken keys.
+    taken: bool,
     keys: u64,
-}
-
-struct Apply {
-    delete: Statement,
-    /// Only in [`Mode::Replace`].
-    delete_all: Statement,
-    update: Option<Statement>,
-    insert: Statement,
-    compare: Statement,
-    references: Option<Statement>,
+    vacuumed: u64,
 }
 
 impl<'a> Drain<'a> {
@@ -76,20 +84,47 @@ impl<'a> Drain<'a> {
         tables: &'a [Table],
     ) -> Result<Self, MoveError> {
         let (source, target) = (leg.from(pair), leg.to(pair));
-        let sql: Vec<TableSql<'a>> =
-            tables.iter().map(|table| TableSql::new(table, &run.spec)).collect();
-        let take_off = source.prepare(&statements::take_off(&run.spec, leg, &sql)).await?;
+        let applier = Applier::new(target, &run.spec, tables);
+        let take_off = statements::take_off(&run.spec, leg, &applier.sql);
+        let longer = statements::longer(&run.spec);
+        let (take_off, longer) =
+            futures_util::future::try_join(source.prepare(&take_off), source.prepare(&longer))
+                .await?;
         Ok(Self {
-            apply: tables.iter().map(|_| None).collect(),
-            references: references(tables),
             run,
             leg,
             source,
             target,
-            sql,
+            applier,
             take_off,
+            longer,
+            given: BTreeSet::new(),
+            taken: false,
             keys: 0,
+            vacuumed: 0,
         })
+    }
+
+    /// Prepares what no batch has asked for yet.
+    ///
+    /// # Errors
+    /// What the database said that the rows go to.
+    pub async fn ready_all(&mut self) -> Result<(), MoveError> {
+        self.applier.ready_all().await
+    }
+
+    /// The prepared statements of every table.
+    ///
+    /// # Errors
+    /// What the target said.
+    pub(super) async fn ready(&mut self) -> Result<&Applier<'a>, MoveError> {
+        self.applier.ready_all().await?;
+        Ok(&self.applier)
+    }
+
+    /// They, as far as they are prepared.
+    pub(super) fn applier(&self) -> &Applier<'a> {
+        &self.applier
     }
 
     /// Batches until the log is short or patience ends.
@@ -97,9 +132,18 @@ impl<'a> Drain<'a> {
     /// # Errors
     /// As for [`Drain::batch`].
     pub async fn until_short(&mut self) -> Result<Drained, MoveError> {
-        let until = Instant::now() + self.run.tuning.drain_patience;
+        // Nobody watches this one.
+        self.gently(&Gauge::new(self.run.tuning.pressure)).await
+    }
+
+    /// The same, as fast as `gauge` lets it go; but half of the time it works,
+    /// so that it does not fall behind for ever.
+    async fn gently(&mut self, gauge: &Gauge) -> Result<Drained, MoveError> {
         let started = Instant::now();
+        let until = started + self.run.tuning.drain_patience;
+        let mut steady = 0;
         loop {
+            let began = Instant::now();
             let taken = self.batch(Some(self.run.tuning.drain_batch)).await?;
             let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
             self.run.progress.send_replace(Progress {
@@ -108,8 +152,13 @@ impl<'a> Drain<'a> {
                 rows_per_second: self.keys.saturating_mul(1000) / millis,
                 ..Progress::default()
             });
-            if taken <= SHORT || Instant::now() >= until {
+            steady = if taken <= STEADY.1 { steady + 1 } else { 0 };
+            if taken <= SHORT || steady >= STEADY.0 || Instant::now() >= until {
                 break;
+            }
+            let now = Instant::now();
+            if let Some(due) = gauge.spend(now, taken * KEY_BYTES) {
+                tokio::time::sleep_until(due.min(now + now.duration_since(began))).await;
             }
         }
         let remaining: i64 = self
@@ -121,25 +170,49 @@ impl<'a> Drain<'a> {
     }
 
     /// One batch of up to `limit` log rows (all for none); answers how many
-    /// distinct keys it had.
+    /// distinct keys it had. A log longer than a small batch goes in bulk.
     ///
     /// # Errors
     /// [`MoveError::Mismatch`]; [`MoveError::Refused`] when a row points to a
     /// reference that the target lacks; what a database said. The log keeps
     /// the keys then.
     pub async fn batch(&mut self, limit: Option<i64>) -> Result<u64, MoveError> {
-        match self.attempt(limit, Mode::Update).await {
+        let mut all = 0;
+        while let Some(bulk) = self.run.tuning.drain_bulk
+            && self.is_long().await?
+        {
+            all += match self.attempt(Some(bulk), Mode::Update, true).await {
+                Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                    self.attempt(None, Mode::Replace, true).await?
+                }
+                other => other?,
+            };
+            if self.keys - self.vacuumed >= VACUUM_KEYS {
+                self.vacuum().await?;
+            }
+            if limit.is_some() {
+                return Ok(all);
+            }
+        }
+        let last = match self.attempt(limit, Mode::Update, false).await {
             // Two rows swapped a secondary unique value, or the batch had only
             // one of them.
             Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
-                self.attempt(None, Mode::Replace).await
+                self.attempt(None, Mode::Replace, false).await?
             }
-            other => other,
-        }
+            other => other?,
+        };
+        Ok(all + last)
     }
 
-    async fn attempt(&mut self, limit: Option<i64>, mode: Mode) -> Result<u64, MoveError> {
-        let outcome = self.transact(limit, mode).await;
+    async fn attempt(
+        &mut self,
+        limit: Option<i64>,
+        mode: Mode,
+        bulk: bool,
+    ) -> Result<u64, MoveError> {
+        let outcome =
+            if bulk { self.bulk(limit, mode).await } else { self.transact(limit, mode).await };
         if outcome.is_err() {
             // Both roll back; a connection that is gone did so by itself, and
             // the first error is the one to tell.
@@ -167,6 +240,7 @@ impl<'a> Drain<'a> {
             return Ok(0);
         }
         let batch = Batch::of(&rows);
+        self.applier.ready(&batch).await?;
         self.run.fail.on("mid_drain", self.leg)?;
 
         target
@@ -175,63 +249,7 @@ impl<'a> Drain<'a> {
             )
             .await?;
         fence::waits(&self.run.spec, self.leg, target, "FOR UPDATE").await?;
-        for (number, group) in &batch.groups {
-            self.ready(*number).await?;
-            let (Some(sql), Some(Some(apply))) = (self.sql.get(*number), self.apply.get(*number))
-            else {
-                return Err(MoveError::refused(format!(
-                    "the key log names the unknown table {number}"
-                )));
-            };
-            let target = self.target;
-            let keys: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
-                group.keys.iter().map(|column| column as _).collect();
-            let mut keys_and_rows = keys.clone();
-            keys_and_rows.push(&group.rows);
-            let rows: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&group.rows];
-            let client = target.client();
-            let delete = match mode {
-                Mode::Update => &apply.delete,
-                Mode::Replace => &apply.delete_all,
-            };
-            let update = async {
-                match (&apply.update, mode) {
-                    (Some(update), Mode::Update) => client.execute(update, &rows).await,
-                    _ => Ok(0),
-                }
-            };
-            // In one round trip: the first poll of each sends it, in order.
-            let (deleted, updated, inserted, compared) = join4(
-                client.execute(delete, &keys_and_rows),
-                update,
-                client.execute(&apply.insert, &rows),
-                client.query(&apply.compare, &keys_and_rows),
-            )
-            .await;
-            deleted.map_err(|error| target.error(error))?;
-            updated.map_err(|error| target.error(error))?;
-            inserted.map_err(|error| target.error(error))?;
-            let wrong = compared.map_err(|error| target.error(error))?;
-            if !wrong.is_empty() {
-                let keys: Vec<String> = wrong.iter().map(|row| row.get(0)).collect();
-                return Err(MoveError::Mismatch {
-                    table: sql.table.name.clone(),
-                    keys: keys.join(" "),
-                });
-            }
-            if let Some(check) = &apply.references {
-                let missing =
-                    client.query(check, &keys).await.map_err(|error| target.error(error))?;
-                if let Some(row) = missing.first() {
-                    let what: String = row.get(0);
-                    return Err(MoveError::refused(format!(
-                        "a row of {} points to a row that the {} lacks: {what}",
-                        sql.table.name,
-                        target.side()
-                    )));
-                }
-            }
-        }
+        self.applier.apply(&batch, mode, Check::References).await?;
         self.target.batch("COMMIT").await?;
         self.run.fail.on("between_commits", self.leg)?;
         self.source.batch("COMMIT").await?;
@@ -240,49 +258,12 @@ impl<'a> Drain<'a> {
         Ok(keys)
     }
 
-    /// Prepares what no batch has asked for yet.
-    ///
-    /// # Errors
-    /// What the database said that the rows go to.
-    pub async fn ready_all(&mut self) -> Result<(), MoveError> {
-        for number in 0..self.sql.len() {
-            self.ready(number).await?;
-        }
-        Ok(())
-    }
-
-    async fn ready(&mut self, number: usize) -> Result<(), MoveError> {
-        let Some(sql) = self.sql.get(number) else { return Ok(()) };
-        let Some(slot) = self.apply.get_mut(number) else { return Ok(()) };
-        if slot.is_some() {
-            return Ok(());
-        }
-        let target = self.target;
-        let arg = |at: usize| format!("${}::text[]", at + 1);
-        let rows = format!("${}::text[]", sql.key_width() + 1);
-        let references = &self.references;
-        *slot = Some(Apply {
-            delete: target.prepare(&sql.delete(&arg, &rows, Mode::Update)).await?,
-            delete_all: target.prepare(&sql.delete(&arg, &rows, Mode::Replace)).await?,
-            update: match sql.update("$1::text[]") {
-                Some(update) => Some(target.prepare(&update).await?),
-                None => None,
-            },
-            insert: target.prepare(&sql.insert("$1::text[]")).await?,
-            compare: target.prepare(&sql.compare(&arg, &rows)).await?,
-            references: match sql.dangling(&arg, |parent| references.iter().any(|r| r == parent)) {
-                Some(check) => Some(target.prepare(&check).await?),
-                None => None,
-            },
-        });
-        Ok(())
-    }
-
     /// Makes the log's scan short again.
     ///
     /// # Errors
     /// What the source said.
-    pub async fn vacuum(&self) -> Result<(), MoveError> {
+    pub async fn vacuum(&mut self) -> Result<(), MoveError> {
+        self.vacuumed = self.keys;
         self.source.batch(&format!("VACUUM {}", sql::log_table(self.run.spec.move_id))).await
     }
 
@@ -290,14 +271,4 @@ impl<'a> Drain<'a> {
     pub fn drained(&self) -> u64 {
         self.keys
     }
-}
-
-/// Tables outside the tenant's that its rows point to.
-pub fn references(tables: &[Table]) -> Vec<String> {
-    tables
-        .iter()
-        .flat_map(|table| &table.foreign_keys)
-        .map(|key| key.parent.clone())
-        .filter(|parent| !tables.iter().any(|table| table.name == *parent))
-        .collect()
 }

@@ -45,6 +45,7 @@
 //! [`supervisor`] restarts when it dies. Read in this order.
 
 pub mod abandon;
+mod apply;
 pub mod catalog;
 pub mod child;
 pub mod clean_up;
@@ -61,6 +62,7 @@ pub mod leg;
 pub mod operator;
 pub mod preflight;
 pub mod pressure;
+mod pump;
 pub mod recover;
 pub mod report;
 pub mod run;

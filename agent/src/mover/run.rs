@@ -32,6 +32,9 @@ pub struct Tuning {
     pub pressure: pressure::Limits,
     /// Rows of the log that one drain takes.
     pub drain_batch: i64,
+    /// Rows of the log that one drain in bulk takes; none where a test wants
+    /// small ones only.
+    pub drain_bulk: Option<i64>,
     /// How long a drain goes on while writers keep up with it.
     pub drain_patience: Duration,
     /// How often the fence is tried.
@@ -53,6 +56,7 @@ impl Default for Tuning {
             set_aside_rows: 20_000,
             pressure: pressure::Limits::default(),
             drain_batch: 2_000,
+            drain_bulk: Some(20_000),
             drain_patience: Duration::from_secs(60),
             fence_attempts: 40,
             last_leg: 1,
@@ -231,13 +235,15 @@ impl Run {
     }
 
     async fn standing(&self, pair: &Pair) -> Result<Standing, MoveError> {
-        // The row locks wait for a cut-over that is still being committed.
-        pair.source.batch("BEGIN").await?;
+        // The row locks wait for a cut-over that is still being committed, and
+        // the commits for the disk: what was read here is durable.
+        const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on";
+        pair.source.batch(BEGIN).await?;
         let source = fence::read(&pair.source, self.spec.tenant, true).await;
-        pair.source.batch("ROLLBACK").await?;
-        pair.target.batch("BEGIN").await?;
+        pair.source.batch("COMMIT").await?;
+        pair.target.batch(BEGIN).await?;
         let target = fence::read(&pair.target, self.spec.tenant, true).await;
-        pair.target.batch("ROLLBACK").await?;
+        pair.target.batch("COMMIT").await?;
         Ok(recover::standing(self.spec.move_id, self.spec.epoch, source?, target?))
     }
 

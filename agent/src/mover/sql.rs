@@ -22,9 +22,9 @@ pub fn session_settings() -> &'static str {
      SET default_transaction_read_only = off; SET default_transaction_deferrable = off"
 }
 
-/// For sessions that look rows up by key.
-pub const BY_KEY: &str =
-    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+/// For sessions that look rows up by key: one way to do it, planned once.
+pub const BY_KEY: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
+     SET plan_cache_mode = force_generic_plan";
 
 /// `name` as an identifier.
 pub fn ident(name: &str) -> String {

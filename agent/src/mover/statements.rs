@@ -3,7 +3,9 @@
 //! Rows travel as the text of their record (`row::text`), which is exact under
 //! the pinned session settings, and compares bytewise.
 
-use super::catalog::Table;
+pub mod bulk;
+
+use super::catalog::{Column, Table};
 use super::leg::Leg;
 use super::spec::Spec;
 use super::sql;
@@ -112,19 +114,22 @@ impl<'a> TableSql<'a> {
         terms.join(" AND ")
     }
 
-    /// Updates rows that exist to what is given. None where a row is its key.
-    /// Argument: the rows.
-    pub fn update(&self, rows: &str) -> Option<String> {
-        let set: Vec<String> = self
-            .table
+    /// The columns that an update sets.
+    fn updated(&self) -> impl Iterator<Item = &str> {
+        let kept = |column: &Column| column.generated || column.identity_always;
+        self.table
             .columns
             .iter()
             .enumerate()
-            .filter(|(at, column)| {
-                !column.generated && !column.identity_always && !self.table.key.contains(at)
-            })
-            .map(|(_, column)| format!("{name} = (y.r).{name}", name = column.name))
-            .collect();
+            .filter(move |(at, column)| !kept(column) && !self.table.key.contains(at))
+            .map(|(_, column)| column.name.as_str())
+    }
+
+    /// Updates rows that exist to what is given. None where a row is its key.
+    /// Argument: the rows.
+    pub fn update(&self, rows: &str) -> Option<String> {
+        let set: Vec<String> =
+            self.updated().map(|name| format!("{name} = (y.r).{name}")).collect();
         (!set.is_empty()).then(|| {
             format!(
                 "UPDATE {} AS x SET {} FROM {} WHERE {}",
@@ -297,7 +302,7 @@ pub fn current_rows(tables: &[TableSql<'_>]) -> String {
 
 /// Whether a key that has no row any more was deleted by retention on the new
 /// side of the move: the old copy keeps its row then.
-fn kept(spec: &Spec, leg: Leg) -> String {
+pub fn kept(spec: &Spec, leg: Leg) -> String {
     if leg.is_back() {
         let kept = sql::kept_table(spec.move_id);
         format!("EXISTS (SELECT 1 FROM {kept} AS x WHERE x.tab = b.tab AND x.k = b.k)")
@@ -315,6 +320,22 @@ pub fn take_off(spec: &Spec, leg: Leg, tables: &[TableSql<'_>]) -> String {
          b AS (SELECT DISTINCT tab, k FROM d) SELECT b.tab, b.k, {}, {} FROM b",
         current_rows(tables),
         kept(spec, leg)
+    )
+}
+
+/// A row where the log holds more than `$1`.
+pub fn longer(spec: &Spec) -> String {
+    format!("SELECT 1 FROM {} OFFSET $1::int8 LIMIT 1", sql::log_table(spec.move_id))
+}
+
+/// Takes up to `$1` rows off the log (all for null) into the taken table;
+/// answers each table with how many keys it has there.
+pub fn take_aside(spec: &Spec) -> String {
+    let (log, taken) = (sql::log_table(spec.move_id), bulk::TAKEN);
+    format!(
+        "WITH d AS (DELETE FROM {log} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {log} LIMIT $1::int8)) RETURNING tab, k), \
+         i AS (INSERT INTO {taken} (tab, k) SELECT DISTINCT tab, k FROM d RETURNING tab) \
+         SELECT tab, count(*) FROM i GROUP BY tab ORDER BY tab"
     )
 }
 

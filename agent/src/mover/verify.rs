@@ -13,6 +13,8 @@
 //! seed; a table's is the sum of its rows' hashes as a number, and their count
 //! (an exclusive or over rows would let pairs cancel).
 
+use std::collections::BTreeMap;
+
 use futures_util::{SinkExt, StreamExt};
 
 use super::catalog::{Column, Table};
@@ -191,7 +193,8 @@ fn except(sql: &TableSql<'_>, kept: Option<(usize, &String)>) -> String {
     text
 }
 
-fn row_hash(table: &Table) -> String {
+/// An expression of the row `x`.
+pub(super) fn row_hash(table: &Table) -> String {
     let parts: Vec<String> = table
         .columns
         .iter()
@@ -228,9 +231,7 @@ async fn differing(
     except: &[String; 2],
     keys: &[Vec<String>],
 ) -> Result<String, MoveError> {
-    let key_text: Vec<String> =
-        sql.table.key_columns().map(|column| format!("x.{}::text", column.name)).collect();
-    let key_text = format!("concat_ws(',', {})", key_text.join(", "));
+    let key_text = key_text(sql);
     let bucket = format!("hashtextextended({key_text} COLLATE \"C\", 0) & 1023");
     let [here, there] = except.each_ref().map(|except| sum(sql, &bucket, except));
     let (here, there) = (hash(source, &here, keys).await?, hash(target, &there, keys).await?);
@@ -259,10 +260,22 @@ async fn differing(
     let rows = |rows: Vec<tokio_postgres::Row>| {
         rows.iter()
             .map(|row| (row.get(0), row.get(1)))
-            .collect::<std::collections::BTreeMap<String, String>>()
+            .collect::<BTreeMap<String, String>>()
     };
     let here = rows(source.query(&list_here, &params).await?);
     let there = rows(target.query(&list_there, &params).await?);
+    Ok(names(&here, &there))
+}
+
+/// The key of the row `x`, for a person.
+pub(super) fn key_text(sql: &TableSql<'_>) -> String {
+    let columns: Vec<String> =
+        sql.table.key_columns().map(|column| format!("x.{}::text", column.name)).collect();
+    format!("concat_ws(',', {})", columns.join(", "))
+}
+
+/// Up to five keys that are not on both sides with one hash.
+pub(super) fn names(here: &BTreeMap<String, String>, there: &BTreeMap<String, String>) -> String {
     let mut names: Vec<&str> = here
         .iter()
         .filter(|(key, hash)| there.get(*key) != Some(hash))
@@ -270,7 +283,6 @@ async fn differing(
         .chain(there.keys().filter(|key| !here.contains_key(*key)).map(String::as_str))
         .collect();
     names.sort_unstable();
-    names.dedup();
     names.truncate(5);
-    Ok(format!("key {}", names.join(", key ")))
+    format!("key {}", names.join(", key "))
 }

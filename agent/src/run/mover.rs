@@ -94,6 +94,7 @@ pub(super) fn setup(
         tunnel_address: None,
         tickets,
         copy_part_pages: None,
+        copy_streams: config.moves.copy_streams,
         shutdown: CancellationToken::new(),
     })
 }

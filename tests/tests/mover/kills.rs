@@ -51,6 +51,7 @@ pub(crate) fn setup(world: &World, spec: &Spec, dir: &Path, fail_at: Option<&str
         takes_http: false,
         tickets: Arc::new(Tickets::load(dir).expect("tickets")),
         copy_part_pages: Some(32),
+        copy_streams: 0,
         shutdown: CancellationToken::new(),
     }
 }

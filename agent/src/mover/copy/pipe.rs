@@ -1,8 +1,5 @@
 //! One part, piped from the source to the target, with its line in the ledger.
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt, StreamExt};
-
 use super::meter::Meter;
 use super::parts::Part;
 use super::sql_of;
@@ -10,12 +7,9 @@ use super::streams::Task;
 use crate::mover::connect::Conn;
 use crate::mover::error::MoveError;
 use crate::mover::fence;
+use crate::mover::pump::pump;
 use crate::mover::run::Run;
 use crate::mover::sql::SCHEMA;
-
-/// Bytes that are sent at once; a row goes whole, so there may be more.
-const BUFFER: usize = 64 * 1024;
-const SLACK: usize = 8 * 1024;
 
 /// When this returns, the rows of `part` and its line in the ledger are
 /// committed on the target.
@@ -53,41 +47,12 @@ pub(super) async fn copy_part(
         table.name.clone()
     };
 
-    let rows_out = source.client().copy_out(&from).await.map_err(|error| source.error(error))?;
-    let sink = target
-        .client()
-        .copy_in::<_, Bytes>(&format!("COPY {into} ({columns}) FROM STDIN (FORMAT {format})"))
-        .await
-        .map_err(|error| target.error(error))?;
-    tokio::pin!(rows_out);
-    tokio::pin!(sink);
-    let mut buffer = BytesMut::with_capacity(BUFFER + SLACK);
-    let (mut bytes, mut rows) = (0_u64, 0_u64);
-    while let Some(row) = rows_out.next().await {
-        let row = row.map_err(|error| source.error(error))?;
-        buffer.extend_from_slice(&row);
-        rows += 1;
-        if buffer.len() >= BUFFER {
-            let full = std::mem::replace(&mut buffer, BytesMut::with_capacity(BUFFER + SLACK));
-            let sent = full.len() as u64;
-            bytes += sent;
-            sink.send(full.freeze()).await.map_err(|error| target.error(error))?;
-            run.fail.point("mid_copy")?;
-            if let Some(until) = meter.sent(std::mem::take(&mut rows), sent) {
-                tokio::time::sleep_until(until).await;
-            }
-        }
-    }
-    let sent = buffer.len() as u64;
-    bytes += sent;
-    if sent > 0 {
-        sink.send(buffer.freeze()).await.map_err(|error| target.error(error))?;
-    }
-    run.fail.point("mid_copy")?;
-    if let Some(until) = meter.sent(rows, sent) {
-        tokio::time::sleep_until(until).await;
-    }
-    let rows = sink.finish().await.map_err(|error| target.error(error))?;
+    let into = format!("COPY {into} ({columns}) FROM STDIN (FORMAT {format})");
+    let mut told = |rows, bytes| {
+        run.fail.point("mid_copy")?;
+        Ok(meter.sent(rows, bytes))
+    };
+    let pumped = pump((source, &from), (target, &into), &mut told).await?;
     if *begun {
         let key: Vec<&str> = table.key_columns().map(|column| column.name.as_str()).collect();
         target
@@ -108,8 +73,8 @@ pub(super) async fn copy_part(
                 &spec.move_id.0,
                 tab,
                 &part.id,
-                &rows.cast_signed(),
-                &bytes.cast_signed(),
+                &pumped.rows.cast_signed(),
+                &pumped.bytes.cast_signed(),
             ],
         )
         .await?;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::join3;
+use futures_util::future::{join3, try_join};
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Row, SimpleQueryMessage, Statement};
 
 use super::{FENCE_IDLE_TIMEOUT, FENCE_LOCK_TIMEOUT, publication};
+use crate::mover::apply::Applier;
 use crate::mover::catalog::Table;
 use crate::mover::connect::Conn;
 use crate::mover::error::MoveError;
@@ -16,6 +17,10 @@ use crate::mover::run::{Pair, Run};
 use crate::mover::spec::CutOver;
 use crate::mover::sql::{self, Lock, SCHEMA};
 use crate::mover::statements::{self, Batch, Mode, TableSql};
+
+/// A commit that waits for the disk, and so for all commits before it.
+const FLUSH: &str = "BEGIN; SET LOCAL synchronous_commit = on; \
+     SELECT pg_logical_emit_message(true, 'webhost_fleet', ''); COMMIT";
 
 /// More keys than this are not applied inside the fence.
 const MOST_KEYS: usize = 10_000;
@@ -33,7 +38,6 @@ pub(super) struct Fence<'a> {
     pub(super) source: &'a Conn,
     /// The one that shall.
     pub(super) target: &'a Conn,
-    pub(super) sql: Vec<TableSql<'a>>,
     pub(super) look_up: Statement,
     sequences: Option<Statement>,
     /// Each sequence, with how it counts.
@@ -59,16 +63,16 @@ impl<'a> Fence<'a> {
         let mut names: Vec<&String> = tables.iter().flat_map(|table| &table.sequences).collect();
         names.sort();
         names.dedup();
-        let mut increments = BTreeMap::new();
-        for name in &names {
-            let row = target
-                .one(
-                    "select seqincrement from pg_sequence where seqrelid = $1::text::regclass",
-                    &[*name],
-                )
-                .await?;
-            increments.insert((*name).clone(), row.get(0));
-        }
+        let increments = target
+            .query(
+                "select n.name, q.seqincrement from unnest($1::text[]) n(name) \
+                 join pg_sequence q on q.seqrelid = n.name::regclass",
+                &[&names],
+            )
+            .await?
+            .iter()
+            .map(|row| (row.get(0), row.get(1)))
+            .collect();
         let reads: Vec<String> = names
             .iter()
             .map(|name| format!("SELECT {}, last_value FROM {name}", sql::literal(name)))
@@ -78,16 +82,16 @@ impl<'a> Fence<'a> {
         } else {
             Some(source.prepare(&reads.join(" UNION ALL ")).await?)
         };
-        Ok(Self { run, leg, source, target, sql, look_up, sequences, increments })
+        Ok(Self { run, leg, source, target, look_up, sequences, increments })
     }
 
-    /// Runs the fence's reads once without the fence, so that plans and caches
-    /// are warm when writers wait.
-    pub(super) async fn rehearse(&self) -> Result<(), MoveError> {
+    /// Does once without the fence what happens inside it, so that plans and
+    /// caches are warm when writers wait.
+    pub(super) async fn rehearse(&self, applier: &Applier<'_>) -> Result<(), MoveError> {
         let source = self.source;
         source.client().query(&self.look_up, &[]).await.map_err(|error| source.error(error))?;
-        self.sequence_values().await?;
-        Ok(())
+        let sequences = self.sequence_values().await?;
+        self.rehearse_target(applier, &sequences).await
     }
 
     pub(super) async fn sequence_values(&self) -> Result<Vec<Row>, MoveError> {
@@ -101,10 +105,10 @@ impl<'a> Fence<'a> {
     }
 
     /// One attempt. An error before S3 rolls both sides back.
-    pub(super) async fn close(&self) -> Result<Closed, MoveError> {
+    pub(super) async fn close(&self, applier: &Applier<'_>) -> Result<Closed, MoveError> {
         let (source, target) = (self.source, self.target);
         let started = Instant::now();
-        let prepared = self.take_and_prepare().await;
+        let prepared = self.take_and_prepare(applier).await;
         let keys = match prepared {
             Ok(Prepared::Ready(keys)) => keys,
             Ok(Prepared::Not(closed)) => {
@@ -143,26 +147,34 @@ impl<'a> Fence<'a> {
             MoveError::Interrupted(format!("the activation was not confirmed: {error}"))
         })?;
         self.run.fail.on("before_place", self.leg)?;
-        // Waiting writers wake up and are told the new place.
-        source
-            .batch(&format!("{}; {}", publication(self.run, self.leg), self.open()))
-            .await
-            .map_err(|error| {
-                MoveError::Interrupted(format!("the new place was not published: {error}"))
-            })?;
+        // Waiting writers wake up and are told the new place: its commit comes
+        // before the lock opens, and need not wait for the disk.
+        let text = format!(
+            "BEGIN; SET LOCAL synchronous_commit = off; {}; COMMIT; {}",
+            publication(self.run, self.leg),
+            self.open()
+        );
+        source.batch(&text).await.map_err(|error| {
+            MoveError::Interrupted(format!("the new place was not published: {error}"))
+        })?;
         let fence_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let activated_at_us = jiff::Timestamp::now().as_microsecond();
         self.run.fail.on("after_activate", self.leg)?;
+        // Nobody waits any more; nobody hears of it before it is durable.
+        try_join(source.batch(FLUSH), target.batch(FLUSH)).await.map_err(|error| {
+            MoveError::Interrupted(format!("the switch is not known to be durable: {error}"))
+        })?;
         Ok(Closed::Switched(CutOver {
             epoch: self.leg.next().epoch(&self.run.spec),
             fence_us,
             keys_in_fence: keys as u64,
-            activated_at_us: jiff::Timestamp::now().as_microsecond(),
+            activated_at_us,
             recovered: false,
         }))
     }
 
     /// S1 and T2.
-    async fn take_and_prepare(&self) -> Result<Prepared, MoveError> {
+    async fn take_and_prepare(&self, applier: &Applier<'_>) -> Result<Prepared, MoveError> {
         let (spec, source) = (&self.run.spec, self.source);
         let tenant = sql::tenant_literal(spec.tenant);
         // The statements after the lock have new snapshots: they see what the
@@ -209,7 +221,7 @@ impl<'a> Fence<'a> {
         let sequences = sequences?;
         self.run.fail.on("after_take", self.leg)?;
         let keys = batch.keys;
-        match self.prepare_target(&batch, &sequences, Mode::Update).await {
+        match self.prepare_target(applier, &batch, &sequences, Mode::Update).await {
             // A swap of unique values inside the last keys: the next drain
             // sorts it out.
             Err(error)

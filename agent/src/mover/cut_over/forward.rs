@@ -5,6 +5,7 @@ use tokio_postgres::error::SqlState;
 
 use super::fence::Fence;
 use super::publish;
+use crate::mover::apply::Applier;
 use crate::mover::error::MoveError;
 use crate::mover::leg::Leg;
 use crate::mover::run::{Pair, Run};
@@ -32,8 +33,10 @@ pub async fn forward(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveEr
         source.client().query(&fence.look_up, &[]).await.map_err(|error| source.error(error))?;
     let batch = Batch::of(&rows);
     let sequences = fence.sequence_values().await?;
+    let mut applier = Applier::new(leg.to(pair), &run.spec, &tables);
+    applier.ready(&batch).await?;
     for mode in [Mode::Update, Mode::Replace] {
-        match fence.prepare_target(&batch, &sequences, mode).await {
+        match fence.prepare_target(&applier, &batch, &sequences, mode).await {
             Ok(()) => break,
             Err(error) => {
                 fence.roll_back().await;
@@ -43,7 +46,7 @@ pub async fn forward(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveEr
             }
         }
     }
-    leg.to(pair).batch("COMMIT").await?;
+    leg.to(pair).batch("SET LOCAL synchronous_commit = on; COMMIT").await?;
     publish(run, pair, leg).await?;
     Ok(CutOver {
         epoch: leg.next().epoch(&run.spec),

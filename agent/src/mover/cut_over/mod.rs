@@ -13,6 +13,14 @@
 //! target only when it serves them. A frozen mover loses it by the timeouts.
 //! The new place is published after T4 for the same reason: until then the
 //! source's refusal names none, which means "try again here".
+//!
+//! T4 need not wait for the disk. A target that crashes right after it, and
+//! loses it, says `standby` again while the source says `moved`: the way
+//! forward, from a log that is still there. No write that the target has
+//! acknowledged is lost by that, for its own commit would have flushed T4 with
+//! it. **Invariant:** nobody acts on an activation that is not durable: the
+//! cut-over answers after a flush of both sides, and whoever reads the fence
+//! rows later locks them in a transaction whose commit waits for the disk.
 
 mod activation;
 mod fence;
@@ -54,10 +62,10 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError>
     for attempt in 1..=run.tuning.fence_attempts.max(1) {
         drain.until_short().await?;
         drain.vacuum().await?;
-        // What came during the vacuum; it also warms both sides' sessions.
+        fence.rehearse(drain.ready().await?).await?;
+        // What came meanwhile.
         drain.batch(None).await?;
-        fence.rehearse().await?;
-        match fence.close().await? {
+        match fence.close(drain.applier()).await? {
             Closed::Switched(result) => return Ok(result),
             Closed::TooMuch(keys) => tracing::info!(keys, "too many keys for the fence"),
             Closed::Blocked => {

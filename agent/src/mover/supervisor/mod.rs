@@ -70,6 +70,8 @@ pub struct Setup {
     /// This node's tunnel takes requests for its application.
     pub takes_http: bool,
     pub copy_part_pages: Option<u32>,
+    /// 0 is as many as help.
+    pub copy_streams: u32,
     pub shutdown: CancellationToken,
 }
 

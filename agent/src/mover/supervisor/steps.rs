@@ -263,6 +263,7 @@ impl Supervisor {
             here,
             scratch: self.inner.records.dir().to_path_buf(),
             copy_part_pages: setup.copy_part_pages,
+            copy_streams: setup.copy_streams,
         })
     }
 }

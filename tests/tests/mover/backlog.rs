@@ -1,0 +1,141 @@
+//! A long key log, drained in bulk.
+
+use webhost_agent::mover::fail::Fail;
+use webhost_agent::mover::run::Run;
+use webhost_agent::mover::spec::{Done, Step};
+use webhost_tests::schema;
+use webhost_tests::writers::{World, table_hashes};
+
+use crate::scene::{a_move, number, sql, states, steps, world};
+
+/// Everything that can happen to rows, thousands of times.
+async fn upheaval(world: &World) {
+    let (t, n, v) = (world.tenant, world.neighbour, world.neighbour_vehicle);
+    let changes = format!(
+        "update gps_positions set speed = speed + 1, metadata = '{{\"changed\": true}}' \
+           where customer_id = '{t}' and heading is null and (extract(epoch from recorded_at)::int8 / 7) % 3 = 0; \
+         delete from gps_positions \
+           where customer_id = '{t}' and (extract(epoch from recorded_at)::int8 / 7) % 10 = 1; \
+         update gps_positions set id = gen_random_uuid() \
+           where customer_id = '{t}' and (extract(epoch from recorded_at)::int8 / 7) % 10 = 2; \
+         update gps_positions set customer_id = '{n}', vehicle_id = '{v}' \
+           where customer_id = '{t}' and (extract(epoch from recorded_at)::int8 / 7) % 10 = 4; \
+         insert into gps_positions (id, customer_id, vehicle_id, recorded_at, latitude, longitude, location) \
+           select gen_random_uuid(), '{t}', (select id from vehicles where customer_id = '{t}' order by id limit 1), \
+                  now() - n * interval '1 second', 1, 2, st_setsrid(st_makepoint(1, 2), 4326) \
+           from generate_series(1, 700) n; \
+         insert into sync_updates (customer_id, document, update) \
+           select '{t}', 'bulk', decode(md5(n::text), 'hex') from generate_series(1, 300) n; \
+         update geofences set boundary = st_translate(boundary, 0.5, 0.5) where customer_id = '{t}'; \
+         update usage_metrics set value = value / 7 where customer_id = '{t}'; \
+         update vehicles set device_id = device_id || '~' where customer_id = '{t}';",
+    );
+    sql(&world.source, &changes).await;
+    // Two rows change places in a unique column: no order of single updates
+    // brings the target there.
+    let swap = format!(
+        "begin; \
+         update vehicles set plate = 'between' where customer_id = '{t}' and plate = 'P1'; \
+         update vehicles set plate = 'P1' where customer_id = '{t}' and plate = 'P2'; \
+         update vehicles set plate = 'P2' where customer_id = '{t}' and plate = 'between'; commit"
+    );
+    sql(&world.source, &swap).await;
+}
+
+async fn drained(run: &Run) -> u64 {
+    match run.step(Step::Drain).await {
+        Ok(Done::Drain(drained)) => {
+            assert_eq!(drained.remaining, 0);
+            drained.keys
+        }
+        other => panic!("drain: {other:?}"),
+    }
+}
+
+async fn same(world: &World) {
+    let here = table_hashes(&world.source, world.tenant).await.expect("hashes");
+    let there = table_hashes(&world.target, world.tenant).await.expect("hashes");
+    assert_eq!(here, there);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_in_bulk_ends_as_in_small_batches() {
+    for (schema, bulk) in [
+        (schema::WEBHOST, Some(900)),
+        (schema::WEBHOST_PARTITIONED, Some(20_000)),
+        (schema::WEBHOST, None),
+    ] {
+        let world = world(schema, 6_000).await;
+        let foreigner = table_hashes(&world.target, world.foreigner).await.expect("hashes");
+        let mut run = a_move(&world);
+        run.tuning.drain_batch = 100;
+        run.tuning.drain_bulk = bulk;
+        steps(&run, &[Step::Guard, Step::Copy]).await;
+        for _ in 0..2 {
+            upheaval(&world).await;
+            assert!(drained(&run).await > 2_000);
+            same(&world).await;
+        }
+        steps(&run, &[Step::Verify]).await;
+        let after = table_hashes(&world.target, world.foreigner).await.expect("hashes");
+        assert_eq!(foreigner, after, "the target's other tenant");
+    }
+}
+
+/// The target's commit is known and the source's is not: the same keys again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_in_bulk_may_come_twice() {
+    let world = world(schema::WEBHOST, 6_000).await;
+    let mut run = a_move(&world);
+    run.tuning.drain_batch = 100;
+    steps(&run, &[Step::Guard, Step::Copy]).await;
+    for stop in ["mid_drain", "between_commits"] {
+        upheaval(&world).await;
+        let log = format!("select count(*) from webhost_fleet.log_{}", run.spec.move_id.0.simple());
+        let before = number(&world.source, &log).await;
+        run.fail = Fail::stop_at(stop);
+        assert!(run.step(Step::Drain).await.is_err(), "{stop}");
+        assert_eq!(before, number(&world.source, &log).await, "{stop}: no key is forgotten");
+        drained(&run).await;
+        same(&world).await;
+    }
+}
+
+/// A target that keeps something else than it was given is found out before
+/// it commits, and the keys are named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_target_changes_is_named() {
+    let world = world(schema::WEBHOST, 3_000).await;
+    let mut run = a_move(&world);
+    run.tuning.drain_batch = 100;
+    steps(&run, &[Step::Guard, Step::Copy]).await;
+    sql(
+        &world.target,
+        "create function meddle() returns trigger language plpgsql as \
+           $$ begin new.altitude := 8848; return new; end $$; \
+         create trigger meddle before insert or update on gps_positions \
+           for each row when (new.speed = 77) execute function meddle(); \
+         alter table gps_positions enable always trigger meddle",
+    )
+    .await;
+    sql(
+        &world.source,
+        &format!(
+            "update gps_positions set speed = speed + 1 where customer_id = '{}'",
+            world.tenant
+        ),
+    )
+    .await;
+    let said = run.step(Step::Drain).await.expect_err("found").to_string();
+    assert!(said.contains("gps_positions") && said.contains("key "), "{said}");
+    let log = format!("select count(*) from webhost_fleet.log_{}", run.spec.move_id.0.simple());
+    assert!(number(&world.source, &log).await >= 3_000, "no key is forgotten");
+    assert_eq!(
+        number(&world.target, "select count(*) from gps_positions where altitude = 8848").await,
+        0
+    );
+    assert_eq!(states(&world).await, ("active".into(), "standby".into()));
+    sql(&world.target, "drop function meddle() cascade").await;
+    drained(&run).await;
+    same(&world).await;
+}
