@@ -7,5 +7,6 @@ pub mod containers;
 pub mod demo;
 pub mod harness;
 pub mod load;
+pub mod measure;
 pub mod schema;
 pub mod writers;

@@ -2,18 +2,15 @@
 //! decision for each, and placing tenants on 1,000 and 10,000 servers. One
 //! thread, decisions only (nothing is stored).
 //!
-//! Prints each figure with its goal and writes `target/bench/decide.json` and
-//! `target/bench/place.json`. The first argument divides the work, for a quick
+//! Prints each figure with its goal and writes `target/bench/decide.json`. The first argument divides the work, for a quick
 //! look: `bench-decide 10`.
 
 use std::hint::black_box;
 use std::io::Write;
-use std::path::Path;
 
 use anyhow::Context;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 use webhost_coordinator::decide::scores::totals;
@@ -23,6 +20,7 @@ use webhost_coordinator::fleet::{
 };
 use webhost_proto::ids::NodeId;
 use webhost_proto::units::{Bytes, MilliCpu};
+use webhost_tests::measure::figures::Figures;
 
 /// The tenants of the goal.
 const TENANTS: usize = 1_500_000;
@@ -39,20 +37,22 @@ fn main() -> anyhow::Result<()> {
     let catalog = Catalog::default();
     let mut rng = StdRng::seed_from_u64(7);
     let profiles: Vec<Profile> = (0..PROFILES).map(|_| profile(&mut rng)).collect();
-    let decide = [score(&profiles, &catalog, divide), whole(&profiles, &catalog, divide)];
-    report("decide", &decide)?;
-    let place = [
-        placed(1000, 500_000, divide, &catalog, &mut rng)?,
-        placed(10_000, 200_000, divide, &catalog, &mut rng)?,
-    ];
-    report("place", &place)?;
+    let mut figures = Figures::default();
+    score(&profiles, &catalog, divide, &mut figures);
+    whole(&profiles, &catalog, divide, &mut figures);
+    for (servers, goal) in [(1000, 500_000.0), (10_000, 200_000.0)] {
+        let rate = placed(servers, divide, &catalog, &mut rng)?;
+        let name = format!("place, decision only, {servers} servers");
+        figures.more(&name, rate.round(), "per s", Some(goal));
+    }
+    figures.write("decide")?;
     let note = "place: a plain scan of every server for each tenant, with one figure a dimension \
                 (not yet 24 hourly ones)";
     writeln!(std::io::stdout().lock(), "{note}")?;
     Ok(())
 }
 
-fn score(profiles: &[Profile], catalog: &Catalog, divide: usize) -> Value {
+fn score(profiles: &[Profile], catalog: &Catalog, divide: usize, figures: &mut Figures) {
     let started = Instant::now();
     let mut shared = 0_u64;
     for profile in profiles.iter().cycle().take(TENANTS / divide) {
@@ -61,34 +61,28 @@ fn score(profiles: &[Profile], catalog: &Catalog, divide: usize) -> Value {
     }
     black_box(shared);
     let seconds = started.elapsed().as_secs_f64() * divide as f64;
-    figure("both scores and the choice, 1.5 M tenants", seconds, "s", json!(1), "less")
+    figures.less("both scores and the choice, 1.5 M tenants", seconds, "s", Some(1.0));
 }
 
-fn whole(profiles: &[Profile], catalog: &Catalog, divide: usize) -> Value {
+fn whole(profiles: &[Profile], catalog: &Catalog, divide: usize, figures: &mut Figures) {
     let count = TENANTS / divide / 10;
     let started = Instant::now();
     for profile in profiles.iter().cycle().take(count) {
         black_box(recommend(black_box(profile), catalog));
     }
     let seconds = started.elapsed().as_secs_f64() * TENANTS as f64 / count.max(1) as f64;
-    figure(
-        "whole decision with reasons and alternatives, 1.5 M tenants, from a tenth of them",
-        seconds,
-        "s",
-        Value::Null,
-        "less",
-    )
+    // From a tenth of them.
+    figures.less("decision with reasons and alternatives, 1.5 M tenants", seconds, "s", None);
 }
 
 /// Places tenants one after another on `servers` that are three quarters of
 /// the way to their limits, and charges each choice.
 fn placed(
     servers: u128,
-    goal: u64,
     divide: usize,
     catalog: &Catalog,
     rng: &mut StdRng,
-) -> anyhow::Result<Value> {
+) -> anyhow::Result<f64> {
     let shape = catalog.shape("ax52").context("the default catalogue has an ax52")?;
     let policy = Policy::of(catalog);
     let average = catalog.averages.amounts();
@@ -118,9 +112,7 @@ fn placed(
         load.amounts = load.amounts.plus(demand.amounts);
         load.tenants += 1;
     }
-    let rate = count as f64 / started.elapsed().as_secs_f64();
-    let name = format!("place, decision only, {servers} servers");
-    Ok(figure(&name, rate.round(), "per second", json!(goal), "more"))
+    Ok(count as f64 / started.elapsed().as_secs_f64())
 }
 
 fn varied(average: Amounts, rng: &mut StdRng) -> Amounts {
@@ -154,28 +146,4 @@ fn profile(rng: &mut StdRng) -> Profile {
         retention_days: 0,
         storage_mb: rng.random_range(0..7000),
     }
-}
-
-fn figure(name: &str, value: f64, unit: &str, goal: Value, better: &str) -> Value {
-    json!({"figure": name, "value": value, "unit": unit, "goal": goal, "better": better})
-}
-
-fn report(name: &str, figures: &[Value]) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    for figure in figures {
-        let text = |key: &str| figure[key].as_str().unwrap_or_default().to_owned();
-        let goal = match &figure["goal"] {
-            Value::Null => "none".to_owned(),
-            goal => format!("{goal} or {}", text("better")),
-        };
-        let (what, unit) = (text("figure"), text("unit"));
-        let value = figure["value"].as_f64().unwrap_or_default();
-        let decimals = if value < 100.0 { 3 } else { 0 };
-        writeln!(out, "{what}: {value:.decimals$} {unit} (goal {goal})")?;
-    }
-    let folder = Path::new("target/bench");
-    std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    let file = folder.join(format!("{name}.json"));
-    std::fs::write(&file, serde_json::to_vec_pretty(figures)?)
-        .with_context(|| format!("write {}", file.display()))
 }

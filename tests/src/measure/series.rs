@@ -1,0 +1,49 @@
+//! The series that a run is made of, each with its figures.
+
+pub mod busy;
+pub mod copy;
+pub mod large;
+pub mod pause;
+
+use tokio::sync::watch;
+use webhost_agent::mover::catalog::Rules;
+use webhost_agent::mover::connect::Endpoint;
+use webhost_agent::mover::error::Side;
+use webhost_agent::mover::fail::Fail;
+use webhost_agent::mover::run::{Run, Tuning};
+use webhost_agent::mover::spec::{Progress, Secret, Spec};
+use webhost_proto::ids::{Epoch, MoveId, NodeId, TenantId};
+
+use super::town::{Sides, Town};
+
+/// A move of the town's tenant, socket to socket; `dedicated` says that the
+/// target serves nobody else.
+pub fn a_move(town: &Town, sides: &Sides, dedicated: bool) -> Run {
+    let [source, target] = sides.mover();
+    Run {
+        spec: Spec {
+            move_id: MoveId::generate(),
+            tenant: TenantId(town.tenant),
+            epoch: Epoch(1),
+            source_node: NodeId::generate(),
+            target_node: NodeId::generate(),
+            target_tunnel: String::new(),
+            ticket: Secret(Vec::new()),
+            target_place: "the target".into(),
+            source_place: "the source".into(),
+            max_rows_per_second: 0,
+            target_http: false,
+            tenant_host: String::new(),
+            target_dedicated: dedicated,
+            retain_from_us: 0,
+            way_back_until_us: 0,
+        },
+        rules: Rules::default(),
+        source: Endpoint::Local(Box::new(source)),
+        target: Endpoint::Local(Box::new(target)),
+        here: Side::Source,
+        tuning: Tuning::default(),
+        fail: Fail::Off,
+        progress: watch::Sender::new(Progress::default()),
+    }
+}
