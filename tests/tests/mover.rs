@@ -13,6 +13,8 @@ mod kills;
 mod legs;
 #[path = "mover/refusals.rs"]
 mod refusals;
+#[path = "mover/requests.rs"]
+mod requests;
 #[path = "mover/scene.rs"]
 mod scene;
 #[path = "mover/through_a_tunnel.rs"]

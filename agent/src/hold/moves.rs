@@ -50,6 +50,9 @@ pub trait HoldPoint: Send + Sync + 'static {
     /// Requests go to the side that serves the tenant.
     fn release(&self, spec: &Spec, serving: Serving);
 
+    /// No way leads back any more: one that was rolled back needs it no more.
+    async fn finish(&self, spec: &Spec);
+
     /// The move needs it no more: requests pass as before it.
     async fn end(&self, spec: &Spec);
 }
@@ -71,6 +74,7 @@ impl HoldPoint for Untouched {
     async fn park(&self, _spec: &Spec) {}
     fn doubt(&self, _spec: &Spec) {}
     fn release(&self, _spec: &Spec, _serving: Serving) {}
+    async fn finish(&self, _spec: &Spec) {}
     async fn end(&self, _spec: &Spec) {}
 }
 
@@ -259,6 +263,13 @@ impl HoldPoint for Moves {
                 // After a restart the fence rows are read anew.
                 tracing::warn!(%error, "the hold point's record stays as it was");
             }
+        }
+    }
+
+    async fn finish(&self, spec: &Spec) {
+        let serving = self.known().get(&spec.move_id).map(|record| record.serving);
+        if serving == Some(Serving::Source) {
+            self.end(spec).await;
         }
     }
 

@@ -17,6 +17,7 @@ use super::catalog::Rules;
 use super::connect::Endpoint;
 use super::error::{Kind, MoveError, Side};
 use super::fail::Fail;
+use super::requests::{Agent, PARKED, Requests};
 use super::run::{Run, Tuning};
 use super::spec::{Done, Progress, Spec, Step};
 use super::tunnel::{Through, TunnelIdentity};
@@ -140,21 +141,22 @@ pub async fn main() -> Result<(), ChildError> {
 }
 
 /// Reads an order and steps from `input`, answers on `output`, until `input`
-/// ends; a step that runs then is dropped, and its connections close.
+/// ends; a step that runs then is dropped, and its connections close. While a
+/// step runs, the one line that may come is the agent's answer to a park.
 ///
 /// # Errors
 /// [`ChildError`].
 pub async fn run(
-    mut input: impl AsyncBufRead + Unpin,
+    input: impl AsyncBufRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
     fail: impl FnOnce(&Order) -> Fail,
 ) -> Result<(), ChildError> {
-    let mut line = String::new();
-    if input.read_line(&mut line).await? == 0 {
-        return Err(ChildError::NoOrder);
-    }
+    let mut lines = input.lines();
+    let Some(line) = lines.next_line().await? else { return Err(ChildError::NoOrder) };
     let order: Order = serde_json::from_str(&line).map_err(ChildError::Order)?;
-    let run = match prepare(order, fail) {
+    let (agent, mut words) = Agent::new();
+    let agent = Arc::new(agent);
+    let run = match prepare(order, fail, Arc::clone(&agent) as Arc<dyn Requests>) {
         Ok(run) => run,
         // Another child would fail the same way: an answer, not a death.
         Err(ChildError::Setup(message)) => {
@@ -164,31 +166,32 @@ pub async fn run(
         Err(other) => return Err(other),
     };
     let mut progress = run.progress.subscribe();
-    loop {
-        line.clear();
-        if input.read_line(&mut line).await? == 0 {
-            return Ok(());
-        }
+    while let Some(line) = lines.next_line().await? {
         let step: Step = serde_json::from_str(&line).map_err(ChildError::Step)?;
         let mut work = std::pin::pin!(run.step(step));
-        let mut beyond = String::new();
         let outcome = loop {
             tokio::select! {
+                biased;
+                // The sender lives in `run`, as long as this loop.
+                Some(word) = words.recv() => say(&mut output, &word).await?,
                 outcome = &mut work => break outcome,
                 changed = progress.changed() => {
-                    // The sender lives in `run`, as long as this loop.
                     if changed.is_ok() {
                         let latest = progress.borrow_and_update().clone();
                         say(&mut output, &Line::Progress(latest)).await?;
                     }
                 }
-                read = input.read_line(&mut beyond) => {
+                read = lines.next_line() => match read?.as_deref() {
+                    Some(PARKED) => agent.answered(),
                     // One step at a time: anything else is the end.
-                    read?;
-                    return Ok(());
+                    Some(_) | None => return Ok(()),
                 }
             }
         };
+        // What was said last comes before the answer.
+        while let Ok(word) = words.try_recv() {
+            say(&mut output, &word).await?;
+        }
         let answer = match outcome {
             Ok(done) => Line::Done(done),
             // The report says itself that it refuses.
@@ -197,9 +200,14 @@ pub async fn run(
         };
         say(&mut output, &answer).await?;
     }
+    Ok(())
 }
 
-fn prepare(order: Order, fail: impl FnOnce(&Order) -> Fail) -> Result<Run, ChildError> {
+fn prepare(
+    order: Order,
+    fail: impl FnOnce(&Order) -> Fail,
+    requests: Arc<dyn Requests>,
+) -> Result<Run, ChildError> {
     let setup = |what: String| ChildError::Setup(what);
     let local = |login: &Login| {
         let mut config = login.config()?;
@@ -228,11 +236,15 @@ fn prepare(order: Order, fail: impl FnOnce(&Order) -> Fail) -> Result<Run, Child
         here: order.here,
         tuning,
         fail,
+        requests,
         progress: watch::Sender::new(Progress::default()),
     })
 }
 
-async fn say(output: &mut (impl AsyncWrite + Unpin), line: &Line) -> Result<(), ChildError> {
+async fn say(
+    output: &mut (impl AsyncWrite + Unpin),
+    line: &impl Serialize,
+) -> Result<(), ChildError> {
     let mut text = serde_json::to_vec(line).map_err(std::io::Error::other)?;
     text.push(b'\n');
     output.write_all(&text).await?;

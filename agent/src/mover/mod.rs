@@ -65,6 +65,7 @@ pub mod pressure;
 mod pump;
 pub mod recover;
 pub mod report;
+pub mod requests;
 pub mod run;
 mod set_aside;
 pub mod spec;

@@ -2,6 +2,7 @@
 
 mod dispatch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use super::fence;
 use super::leg::Leg;
 use super::pressure;
 use super::recover::{self, Standing};
+use super::requests::Requests;
 use super::set_aside;
 use super::spec::{Done, Preflight, Progress, Spec, Step};
 use super::sql::{self, Lock, SCHEMA};
@@ -88,6 +90,8 @@ pub struct Run {
     pub here: Side,
     pub tuning: Tuning,
     pub fail: Fail,
+    /// Whoever carries the tenant's requests.
+    pub requests: Arc<dyn Requests>,
     /// The latest progress; a slow reader misses some.
     pub progress: watch::Sender<Progress>,
 }

@@ -68,6 +68,7 @@ pub(crate) fn a_move(world: &World) -> Run {
         here: Side::Source,
         tuning: Tuning { copy_part_pages: 64, ..Tuning::default() },
         fail: Fail::Off,
+        requests: std::sync::Arc::new(webhost_agent::mover::requests::Nobody),
         progress: watch::channel(Progress::default()).0,
     }
 }

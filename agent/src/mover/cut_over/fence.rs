@@ -113,10 +113,12 @@ impl<'a> Fence<'a> {
             Ok(Prepared::Ready(keys)) => keys,
             Ok(Prepared::Not(closed)) => {
                 self.roll_back().await;
+                self.run.release(self.leg, false);
                 return Ok(closed);
             }
             Err(error) => {
                 self.roll_back().await;
+                self.run.release(self.leg, false);
                 return Err(error);
             }
         };
@@ -146,6 +148,7 @@ impl<'a> Fence<'a> {
         target.batch("COMMIT").await.map_err(|error| {
             MoveError::Interrupted(format!("the activation was not confirmed: {error}"))
         })?;
+        self.run.release(self.leg, true);
         self.run.fail.on("before_place", self.leg)?;
         // Waiting writers wake up and are told the new place: its commit comes
         // before the lock opens, and need not wait for the disk.

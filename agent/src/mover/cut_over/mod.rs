@@ -65,6 +65,7 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError>
         fence.rehearse(drain.ready().await?).await?;
         // What came meanwhile.
         drain.batch(None).await?;
+        run.park().await;
         match fence.close(drain.applier()).await? {
             Closed::Switched(result) => return Ok(result),
             Closed::TooMuch(keys) => tracing::info!(keys, "too many keys for the fence"),

@@ -9,6 +9,7 @@
 
 mod process;
 mod record;
+mod requests;
 mod resume;
 mod steps;
 mod tickets;
@@ -110,7 +111,8 @@ impl Supervisor {
     pub fn load(setup: Setup) -> Result<Self, DurableError> {
         let records = Records::load(&setup.state_dir)?;
         for record in records.all() {
-            if !record.step.leaves_the_source_active() {
+            let settled = matches!(record.step, Step::WayBack | Step::CleanUp);
+            if !settled && !record.step.leaves_the_source_active() {
                 setup.hold.doubt(&record.spec);
             }
         }

@@ -7,7 +7,16 @@ use tokio::process::Command;
 
 use super::Setup;
 use crate::mover::child::{Line, Order};
+use crate::mover::requests::{PARKED, Word};
 use crate::mover::spec::{Progress, Step};
+
+/// One line of a child.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Said {
+    Line(Line),
+    Word(Word),
+}
 
 /// Starts a child, gives it the order and the step, and waits for its answer.
 /// The child is killed when this future is dropped.
@@ -44,9 +53,20 @@ pub(super) async fn run(
     let mut lines = BufReader::new(output).lines();
     let answer = loop {
         match lines.next_line().await {
-            Ok(Some(line)) => match serde_json::from_str::<Line>(&line) {
-                Ok(Line::Progress(progress)) => report(progress),
-                Ok(answer) => break Some(answer),
+            Ok(Some(line)) => match serde_json::from_str::<Said>(&line) {
+                Ok(Said::Line(Line::Progress(progress))) => report(progress),
+                Ok(Said::Line(answer)) => break Some(answer),
+                Ok(Said::Word(Word::Park)) => {
+                    setup.hold.park(&order.spec).await;
+                    // A child that died meanwhile is told by its exit below.
+                    let answered = input.write_all(format!("{PARKED}\n").as_bytes()).await;
+                    if let Err(error) = answered {
+                        tracing::debug!(%error, "the mover asked to park and went away");
+                    }
+                }
+                Ok(Said::Word(Word::Release(serving))) => {
+                    setup.hold.release(&order.spec, serving);
+                }
                 Err(error) => return Err(words("the mover's answer can't be read", &error)),
             },
             Ok(None) => break None,

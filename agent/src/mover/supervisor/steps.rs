@@ -187,7 +187,8 @@ impl Supervisor {
         if latest.is_some_and(|latest| latest != step && step.ends_for(latest)) {
             stop.cancel();
         }
-        let line = self.children(spec, step, progress, &stop).await;
+        let children = self.children(spec, step, progress, &stop);
+        let line = self.with_requests(spec, step, children).await;
         lock(&self.inner.running).remove(&spec.tenant);
         Ended { line, by_another: stop.is_cancelled() }
     }
