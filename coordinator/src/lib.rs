@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod fleet;
 pub mod link;
 pub mod moves;
+pub mod routing;
 pub mod run;
 pub mod signup;
 pub mod slots;

@@ -29,6 +29,7 @@ use crate::link::sealing::SealingKey;
 use crate::link::{Link, LinkError, LinkSettings, Served, Signals};
 use crate::moves::{self, Driver, Timing};
 use crate::signup::Desk;
+use crate::routing::{self, Directory, Routing};
 use crate::slots::Slots;
 use crate::store::{Store, StoreError};
 use crate::usage::ingest::Ingest;
@@ -176,6 +177,12 @@ pub async fn run(
     let evaluator = Evaluator::new(store.clone(), slots.clone(), pace);
     let driver = Driver::new(store.clone(), slots, timing, signals.clone(), progress.clone())
         .with_max_rows_per_second(config.moves.max_rows_per_second);
+    // A little less than a request may take.
+    let longest = Duration::from_secs(config.api.request_timeout_s).mul_f64(0.9);
+    let directory = Directory::new(longest);
+    let domain = config.routing.domain.clone();
+    let routing =
+        Routing::new(store.clone(), domain, directory.clone(), Box::new(routing::Recorded));
     let state = ApiState {
         store: store.clone(),
         book: book.clone(),
@@ -183,6 +190,7 @@ pub async fn run(
         desk: desk.clone(),
         signals: signals.clone(),
         authority,
+        directory,
     };
     let bounds = Bounds {
         body_bytes: config.api.body_limit_bytes,
@@ -231,6 +239,11 @@ pub async fn run(
     tasks.spawn(async move {
         evaluator.run(token).await;
         ("evaluation of tenants", Ok(()))
+    });
+    let token = stop.clone();
+    tasks.spawn(async move {
+        routing.run(token).await;
+        ("routing", Ok(()))
     });
     tasks.spawn(pump(heard, progress, stop.clone()));
     let token = stop.clone();

@@ -17,6 +17,7 @@ pub mod deployment;
 pub mod fleet;
 pub mod import;
 pub mod moves;
+pub mod places;
 pub mod records;
 pub mod tenants;
 
@@ -44,6 +45,7 @@ use error::ApiError;
 use crate::decide::Catalog;
 use crate::link::Signals;
 use crate::link::authority::Authority;
+use crate::routing::Directory;
 use crate::signup::Desk;
 use crate::store::Store;
 use crate::usage::Book;
@@ -57,6 +59,7 @@ pub struct ApiState {
     pub desk: Desk,
     pub signals: Signals,
     pub authority: Arc<Authority>,
+    pub directory: Directory,
 }
 
 /// What one request may cost.
@@ -74,7 +77,8 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
             LOOKUP,
             OpenApiRouter::new()
                 .routes(routes!(tenants::get))
-                .routes(routes!(tenants::place))
+                .routes(routes!(places::place))
+                .routes(routes!(places::changes))
                 .routes(routes!(openapi)),
         ),
         (
@@ -87,6 +91,7 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
                 .routes(routes!(fleet::node))
                 .routes(routes!(moves::list))
                 .routes(routes!(moves::get))
+                .routes(routes!(places::dns))
                 .routes(routes!(records::placements))
                 .routes(routes!(records::decisions))
                 .routes(routes!(records::audit))

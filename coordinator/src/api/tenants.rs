@@ -97,43 +97,6 @@ pub async fn get(
     Ok(Json(view(&state, tenant).await?))
 }
 
-/// Where a tenant lives, for the application.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct PlaceView {
-    #[schema(value_type = String)]
-    pub customer_id: TenantId,
-    pub slug: String,
-    /// The tenant's state: an application serves active and provisioning ones.
-    pub tenant_state: TenantState,
-    #[serde(flatten)]
-    pub place: Place,
-}
-
-/// Where a tenant lives. 409 while it waits for a node.
-#[utoipa::path(get, path = "/api/tenants/{tenant}/place", tag = "tenants",
-    params(("tenant" = String, Path, description = "id or slug")),
-    responses((status = 200, body = PlaceView), (status = 404, body = super::error::ErrorBody),
-              (status = 409, body = super::error::ErrorBody)))]
-pub async fn place(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-) -> Result<Json<PlaceView>, ApiError> {
-    let tenant = extract::tenant(&state, &name).await?;
-    let client = state.store.client().await?;
-    match signup::home(&**client, tenant.id).await? {
-        Some(place) => Ok(Json(PlaceView {
-            customer_id: tenant.id,
-            slug: tenant.slug,
-            tenant_state: tenant.state,
-            place,
-        })),
-        None => Err(ApiError::conflict(format!(
-            "tenant {} is {}: {}",
-            tenant.slug, tenant.state, tenant.state_reason
-        ))),
-    }
-}
-
 /// What a tenant uses.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct UsageView {

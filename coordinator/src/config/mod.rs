@@ -81,6 +81,7 @@ pub struct Config {
     pub usage: Usage,
     pub evaluation: Evaluation,
     pub moves: Moves,
+    pub routing: Routing,
     pub catalog: Catalog,
 }
 
@@ -97,6 +98,7 @@ impl Default for Config {
             usage: Usage::default(),
             evaluation: Evaluation::default(),
             moves: Moves::default(),
+            routing: Routing::default(),
             catalog: Catalog::default(),
         }
     }
@@ -301,6 +303,15 @@ impl Default for Moves {
     }
 }
 
+/// How requests find their tenant.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Routing {
+    /// Tenants without a host name of their own get "slug.domain". Without it
+    /// they have none, and their requests are not held during a move.
+    pub domain: Option<String>,
+}
+
 impl Config {
     /// Reads `file` (all defaults when there is none), then the environment,
     /// then checks the whole.
@@ -394,6 +405,11 @@ impl Config {
             self.evaluation.scan_interval_s >= 1,
             "evaluation.scan_interval_s",
             "must be at least 1",
+        )?;
+        ensure(
+            self.routing.domain.as_deref().is_none_or(crate::signup::request::is_host),
+            "routing.domain",
+            "must be a domain name like tracking.example.net",
         )?;
         ensure(self.moves.stuck_after_s >= 1, "moves.stuck_after_s", "must be at least 1")
     }

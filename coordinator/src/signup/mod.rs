@@ -185,6 +185,9 @@ impl Desk {
                 return Err(SignupError::Taken { field: "customer_id", value: id.to_string() });
             }
         }
+        if !request.host.is_empty() && !tenants::set_host(tx, id, &request.host).await? {
+            return Err(SignupError::Taken { field: "host", value: request.host.clone() });
+        }
         audit::record(
             tx,
             &Entry {

@@ -50,6 +50,9 @@ pub struct SignupRequest {
     pub company_name: String,
     #[serde(default)]
     pub billing_email: String,
+    /// Where its users reach it, when that isn't "slug.domain"; unique.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host: String,
     /// The plan that is bought.
     #[serde(alias = "plan_slug")]
     pub plan: String,
@@ -78,6 +81,10 @@ impl SignupRequest {
         text("company_name", &self.company_name, 200)?;
         if !self.billing_email.is_empty() {
             email("billing_email", &self.billing_email)?;
+        }
+        if !self.host.is_empty() && !is_host(&self.host) {
+            let problem = format!("{:?} is no host name in lower case", self.host);
+            return Err(Invalid::new("host", problem));
         }
         plan(&self.plan, catalog)?;
         match &self.profile_overrides {
@@ -144,6 +151,17 @@ pub fn slug(slug: &str, reserved: &BTreeSet<String>) -> Result<(), Invalid> {
         return Ok(());
     };
     Err(Invalid::new("slug", problem))
+}
+
+/// Whether it is a host name of at least two labels of `[a-z0-9-]`.
+pub fn is_host(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    name.len() <= 253 && name.contains('.') && name.split('.').all(label)
 }
 
 fn text(field: &str, value: &str, most: usize) -> Result<(), Invalid> {
@@ -252,6 +270,9 @@ mod tests {
             ("email", serde_json::json!("a")),
             ("billing_email", serde_json::json!("b")),
             ("plan", serde_json::json!("gold")),
+            ("host", serde_json::json!("Acme.example")),
+            ("host", serde_json::json!("acme")),
+            ("host", serde_json::json!("acme.example; }")),
             ("profile_overrides.budget", serde_json::json!({"budget": -1})),
             (
                 "profile_overrides.geographic_distribution",

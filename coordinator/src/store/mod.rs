@@ -6,6 +6,7 @@ use std::time::Duration;
 
 pub mod commands;
 pub mod connect;
+mod listen;
 mod text;
 
 pub mod api_tokens;
@@ -20,6 +21,7 @@ pub mod moves;
 pub mod node_link;
 pub mod nodes;
 pub mod placements;
+pub mod places;
 pub mod tenants;
 pub mod usage;
 
@@ -56,6 +58,8 @@ pub enum StoreError {
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    /// For connections outside of the pool.
+    target: connect::Target,
 }
 
 /// The advisory lock under which one process at a time migrates the schema.
@@ -76,6 +80,7 @@ impl Store {
     /// [`StoreError::Corrupt`] only when the pool can't be built.
     pub fn connect(target: connect::Target, connections: usize) -> Result<Self, StoreError> {
         let settings = ManagerConfig { recycling_method: RecyclingMethod::Verified };
+        let kept = target.clone();
         let manager = match target.tls {
             None => Manager::from_config(target.config, tokio_postgres::NoTls, settings),
             Some(tls) => Manager::from_config(
@@ -91,7 +96,7 @@ impl Store {
             .timeouts(Timeouts { wait, create: wait, recycle: wait })
             .build()
             .map_err(|error| StoreError::Corrupt { what: "pool", detail: error.to_string() })?;
-        Ok(Self { pool })
+        Ok(Self { pool, target: kept })
     }
 
     /// A connection; returns to the pool when dropped.

@@ -139,6 +139,23 @@ pub async fn lock(client: &impl GenericClient, id: TenantId) -> Result<Option<Te
     client.query_opt(&sql, &[&id.0]).await?.as_ref().map(tenant).transpose()
 }
 
+/// Gives the tenant a host name; false where another one has it, and then
+/// nothing is written.
+pub async fn set_host(
+    client: &impl GenericClient,
+    id: TenantId,
+    host: &str,
+) -> Result<bool, StoreError> {
+    let set = client
+        .execute(
+            "update tenants set host = $2 where id = $1
+               and not exists (select from tenants where host = $2 and id <> $1)",
+            &[&id.0, &host],
+        )
+        .await?;
+    Ok(set == 1)
+}
+
 /// The tenant's host name; empty where it has none.
 pub async fn host(client: &impl GenericClient, id: TenantId) -> Result<String, StoreError> {
     let row = client.query_opt("select host from tenants where id = $1", &[&id.0]).await?;
