@@ -41,12 +41,8 @@ pub(super) async fn start(
     };
     let identify = identify(identity);
     let (prepared, hold) = hold::prepare(config, Arc::clone(&identify)).await?;
-    let setup = Setup {
-        hold,
-        tunnel_address,
-        shutdown: stop.clone(),
-        ..setup(config, identity, tickets)?
-    };
+    let setup =
+        Setup { hold, tunnel_address, shutdown: stop.clone(), ..setup(config, identity, tickets)? };
     let supervisor = Supervisor::load(setup)?;
     // After the supervisor has named the moves that are in doubt.
     if let Some(prepared) = prepared {

@@ -38,7 +38,7 @@ impl Site {
             desk: world.desk.clone(),
             signals: Signals::default(),
             authority: Arc::new(authority),
-            directory: crate::routing::Directory::new(Duration::from_secs(5)),
+            directory: Directory::new(Duration::from_secs(5)),
         };
         let bounds = Bounds { body_bytes: 4096, time: Duration::from_secs(60) };
         let (app, description) = router(&state, bounds);

@@ -139,8 +139,7 @@ async fn whoever_waits_is_woken_by_the_change_and_by_no_other() {
     let (other, _) = world.sign_up(small("other")).await;
     world.node("shared-2", NodeKind::Shared).await;
     let directory = Directory::new(Duration::from_secs(60));
-    let routing =
-        Routing::new(world.store.clone(), None, directory.clone(), Box::new(Recorded));
+    let routing = Routing::new(world.store.clone(), None, directory.clone(), Box::new(Recorded));
     routing.look().await.expect("looks");
     let stop = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
