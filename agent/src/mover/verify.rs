@@ -258,9 +258,7 @@ async fn differing(
     let params: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
         keys.iter().map(|column| column as _).collect();
     let rows = |rows: Vec<tokio_postgres::Row>| {
-        rows.iter()
-            .map(|row| (row.get(0), row.get(1)))
-            .collect::<BTreeMap<String, String>>()
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect::<BTreeMap<String, String>>()
     };
     let here = rows(source.query(&list_here, &params).await?);
     let there = rows(target.query(&list_there, &params).await?);

@@ -44,6 +44,7 @@ pub fn a_move(town: &Town, sides: &Sides, dedicated: bool) -> Run {
         here: Side::Source,
         tuning: Tuning::default(),
         fail: Fail::Off,
+        requests: std::sync::Arc::new(webhost_agent::mover::requests::Nobody),
         progress: watch::Sender::new(Progress::default()),
     }
 }
