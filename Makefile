@@ -61,11 +61,15 @@ install: ## install binaries, units and example configuration (PREFIX, SYSCONFDI
 	for unit in webhost-agent webhost-coordinator; do \
 	    sed 's|/usr/local/|$(PREFIX)/|' systemd/$$unit.service > $(DESTDIR)$(LIBDIR)/systemd/system/$$unit.service; \
 	    chmod 0644 $(DESTDIR)$(LIBDIR)/systemd/system/$$unit.service; done
+	sed 's|/usr/local/|$(PREFIX)/|' systemd/webhost-nginx-reload.service > $(DESTDIR)$(LIBDIR)/systemd/system/webhost-nginx-reload.service
+	install -m 0644 systemd/webhost-nginx-reload.path $(DESTDIR)$(LIBDIR)/systemd/system/webhost-nginx-reload.path
+	chmod 0644 $(DESTDIR)$(LIBDIR)/systemd/system/webhost-nginx-reload.service
 	install -D -m 0644 systemd/sysusers.d/webhost.conf $(DESTDIR)$(LIBDIR)/sysusers.d/webhost.conf
 	install -D -m 0644 systemd/tmpfiles.d/webhost.conf $(DESTDIR)$(LIBDIR)/tmpfiles.d/webhost.conf
 	for file in agent.toml coordinator.toml agent.env coordinator.env; do \
 	    install -D -m 0644 systemd/$$file $(DESTDIR)$(SYSCONFDIR)/webhost/$$file.example; done
 	install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/webhost/README.md
+	install -D -m 0644 systemd/nginx.conf $(DESTDIR)$(PREFIX)/share/doc/webhost/nginx.conf
 	install -d $(DESTDIR)$(PREFIX)/share/doc/webhost/drop-ins
 	install -m 0644 systemd/drop-ins/*.conf $(DESTDIR)$(PREFIX)/share/doc/webhost/drop-ins/
 	@echo "installed; README.md, \"Install for real\", says what comes next"
