@@ -49,14 +49,22 @@ const AFTER_LOCK: Duration = Duration::from_millis(300);
 /// [`MoveError::Refused`] where the copy is not this move's to delete;
 /// [`MoveError::Blocked`] when a table stayed locked.
 pub async fn run(run: &Run) -> Result<CleanedUp, MoveError> {
+    // Looked at first without a lock: a wrong order disturbs no mover.
+    let conn = run.connect(run.here).await?;
+    whose(run, &conn).await?;
+    drop(conn);
     let conn = run.beside().await?;
-    entomb(run, &conn).await?;
+    let whose = whose(run, &conn).await?;
+    if whose != Whose::Left {
+        entomb(run, &conn).await?;
+    }
     let found = catalog::discover(&conn, &run.rules).await?;
     for refusal in super::run::refusals(&found) {
         tracing::warn!(move_id = %run.spec.move_id, %refusal, "clean up leaves a table as it is");
     }
+    let found = if whose == Whose::Strangers { Vec::new() } else { found.tables };
     let mut work = Work { run, conn: &conn, rows: 0, total: 0, table: String::new() };
-    let tables = children_first(found.tables);
+    let tables = children_first(found);
     for table in &tables {
         let sql = TableSql::new(table, &run.spec);
         work.total += super::copy::estimate(&conn, &sql, &table.name, false).await?;
@@ -72,8 +80,21 @@ pub async fn run(run: &Run) -> Result<CleanedUp, MoveError> {
     Ok(CleanedUp { rows: work.rows })
 }
 
-/// Sees that the tenant has left this database by this move, for good.
-async fn entomb(run: &Run, conn: &Conn) -> Result<(), MoveError> {
+/// What the tenant's rows here are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// The tenant left them behind by this move, which is finished.
+    Left,
+    /// This move copied them, and was abandoned.
+    Abandoned,
+    /// There are none of this move's: it was abandoned before it wrote any, or
+    /// they are deleted already. Rows that are here were here before it.
+    Strangers,
+}
+
+/// Reads whose the rows are, and refuses where they are not this move's to
+/// delete.
+async fn whose(run: &Run, conn: &Conn) -> Result<Whose, MoveError> {
     let spec = &run.spec;
     let refused = |why: &str| {
         Err(MoveError::refused(format!(
@@ -91,23 +112,33 @@ async fn entomb(run: &Run, conn: &Conn) -> Result<(), MoveError> {
     }
     match row.state {
         State::Active => refused("it serves the tenant"),
-        // What an abandoned move left, while it is being deleted.
-        State::Moved if row.epoch == spec.epoch => Ok(()),
-        State::Moved if run.remembered(conn).await?.is_some() => {
-            refused("its way back is open: finish the move first")
-        }
-        State::Moved => Ok(()),
-        State::Standby => {
-            conn.batch(&format!(
-                "UPDATE {SCHEMA}.fence SET state = 'moved', place = {place}, updated_at = clock_timestamp() \
-                 WHERE customer_id = {tenant} AND move_id = {ours} AND state = 'standby'",
-                place = sql::literal(&spec.source_place),
-                tenant = sql::tenant_literal(spec.tenant),
-                ours = sql::move_literal(spec.move_id),
-            ))
-            .await
+        State::Moved if row.epoch > spec.epoch => match run.remembered(conn).await? {
+            Some(_) => refused("its way back is open: finish the move first"),
+            None => Ok(Whose::Left),
+        },
+        State::Moved | State::Standby => {
+            let wrote = conn
+                .query(
+                    &format!("select 1 from {SCHEMA}.moves where move_id = $1 and was_empty"),
+                    &[&spec.move_id.0],
+                )
+                .await?;
+            Ok(if wrote.is_empty() { Whose::Strangers } else { Whose::Abandoned })
         }
     }
+}
+
+/// Makes a copy that stands by a tombstone, which no cut-over matches.
+async fn entomb(run: &Run, conn: &Conn) -> Result<(), MoveError> {
+    let spec = &run.spec;
+    conn.batch(&format!(
+        "UPDATE {SCHEMA}.fence SET state = 'moved', place = {place}, updated_at = clock_timestamp() \
+         WHERE customer_id = {tenant} AND move_id = {ours} AND state = 'standby'",
+        place = sql::literal(&spec.source_place),
+        tenant = sql::tenant_literal(spec.tenant),
+        ours = sql::move_literal(spec.move_id),
+    ))
+    .await
 }
 
 struct Work<'a> {

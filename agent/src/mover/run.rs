@@ -48,6 +48,8 @@ pub struct Tuning {
     pub way_back_pause: Duration,
     /// Between two exact comparisons of a way back.
     pub way_back_verify: Duration,
+    /// How long after an activation nobody doubts that it was committed.
+    pub settle_after: Duration,
 }
 
 impl Default for Tuning {
@@ -64,6 +66,7 @@ impl Default for Tuning {
             last_leg: 1,
             way_back_pause: Duration::from_secs(1),
             way_back_verify: Duration::from_secs(3600),
+            settle_after: Duration::from_secs(60),
         }
     }
 }
@@ -301,10 +304,9 @@ impl Run {
                 changed.join(", ")
             )));
         }
+        guard::check(leg.from(pair), &self.spec, &tables, guard::Kind::Serving).await?;
         let coming = guard::Kind::Coming { alone: false };
-        let source = if leg == Leg::FORTH { guard::Kind::Serving } else { coming };
-        guard::check(&pair.source, &self.spec, &tables, source).await?;
-        guard::check(&pair.target, &self.spec, &tables, coming).await?;
+        guard::check(leg.to(pair), &self.spec, &tables, coming).await?;
         Ok(tables)
     }
 

@@ -46,6 +46,30 @@ pub async fn run(
     leg: Leg,
     state: &mut State,
 ) -> Result<WayBack, MoveError> {
+    let outcome = mirror(run, pair, leg, state).await;
+    match outcome {
+        // A row that no longer fits its table says little: DDL on the new
+        // side closes the way back, and is named.
+        Err(error @ MoveError::Database { .. }) if error.kind() == Kind::Refused => {
+            Err(match run.guarded_tables(pair, leg).await {
+                Err(changed @ MoveError::Refused(_)) => changed,
+                _ => error,
+            })
+        }
+        Err(error @ MoveError::Mismatch { .. }) => {
+            tracing::error!(move_id = %run.spec.move_id, tenant = %run.spec.tenant, %error, "the way back is closed");
+            Err(error)
+        }
+        other => other,
+    }
+}
+
+async fn mirror(
+    run: &Run,
+    pair: &Pair,
+    leg: Leg,
+    state: &mut State,
+) -> Result<WayBack, MoveError> {
     if run.spec.way_back_until_us == 0 {
         return Err(MoveError::refused("this move was ordered without a way back"));
     }
@@ -55,6 +79,7 @@ pub async fn run(
     let mut drain = Drain::prepare(run, pair, leg, &tables).await?;
     let before = state.done.keys;
     let mut vacuumed = (Instant::now(), 0);
+    let mut settle_at = Some(Instant::now() + run.tuning.settle_after);
     loop {
         if state.verified.is_none_or(|at| at.elapsed() >= run.tuning.way_back_verify) {
             // Most of what waits is counted here; the comparison drains by itself.
@@ -76,6 +101,11 @@ pub async fn run(
         if since >= VACUUM_KEYS || since > 0 && vacuumed.0.elapsed() >= VACUUM_EVERY {
             drain.vacuum().await?;
             vacuumed = (Instant::now(), drain.drained());
+        }
+        if settle_at.is_some_and(|at| Instant::now() >= at) {
+            let from = leg.from(pair);
+            let settled = guard::settled(from, &run.spec, &tables, run.tuning.settle_after).await?;
+            settle_at = (!settled).then(|| Instant::now() + run.tuning.settle_after);
         }
         let left = remaining(run);
         if left.is_zero() {

@@ -255,6 +255,60 @@ async fn a_difference_ends_the_way_back_and_nothing_else() {
     steps(&run, &[Step::Finish]).await;
 }
 
+/// What refuses statements from before the activation goes when no such
+/// statement can be left, and comes back for nobody but the old copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_looks_at_snapshots_end_with_the_last_old_transaction() {
+    let world = world(schema::WEBHOST, 200).await;
+    let (old, _driver) = session(&world.target).await.expect("a session");
+    old.batch_execute("begin; select 1").await.expect("begins");
+    let mut run = switched(&world).await;
+    run.tuning.settle_after = Duration::from_millis(100);
+    let looks = "select count(*) from pg_trigger where tgname like '%\\_x_' and not tgisinternal";
+    mirrored(&run, async {
+        up_to_date(&run).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    })
+    .await;
+    assert!(number(&world.target, looks).await > 0, "an old transaction is open");
+    old.batch_execute("commit").await.expect("commits");
+    mirrored(&run, async {
+        while number(&world.target, looks).await > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(number(&world.source, looks).await > 0, "the old copy may be activated");
+    roll_back(&run).await;
+    steps(&run, &[Step::Finish]).await;
+}
+
+/// DDL on the new side is not in the way of the application: it closes the way
+/// back, which says so and names the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn ddl_on_the_new_side_closes_the_way_back() {
+    let world = world(schema::WEBHOST, 200).await;
+    let run = switched(&world).await;
+    mirrored(&run, up_to_date(&run)).await;
+    let altered = async {
+        up_to_date(&run).await;
+        write(&world, "alter table drivers add column licence text").await;
+        write(&world, "update drivers set licence = 'C'").await;
+        std::future::pending::<()>().await;
+    };
+    let error = tokio::select! {
+        ended = run.step(Step::WayBack) => ended.expect_err("closed"),
+        () = altered => unreachable!("it never ends"),
+    };
+    assert_eq!(error.kind(), Kind::Refused);
+    let said = error.to_string();
+    assert!(said.contains("public.drivers") && said.contains("closes the way back"), "{said}");
+    let error = run.step(Step::RollBack).await.expect_err("closed").to_string();
+    assert!(error.contains("closes the way back"), "{error}");
+    assert_eq!(states(&world).await, ("moved".into(), "active".into()));
+    steps(&run, &[Step::Finish]).await;
+}
+
 /// Its time ends it, and without one none is opened.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_way_back_ends_when_its_time_does() {

@@ -15,7 +15,9 @@
 //! too early; where that side serves nobody else, a statement trigger does the
 //! same for statements that find no row. The target has both kinds from the
 //! guard step on, and logs from its first own write; the source gets the second
-//! kind when the way back is armed. Rows that the mover applies are written in
+//! kind when the way back is armed. Where every transaction has ended that was
+//! there before the activation, nobody needs the second kind any more, and a
+//! way back takes it off the side that serves. Rows that the mover applies are written in
 //! the replica role, and fire nothing.
 //!
 //! Deletes by retention are not carried back. A session that has
@@ -35,7 +37,7 @@ mod tables;
 mod triggers;
 
 pub(super) use patience::{Held, blockers, patiently};
-pub use tables::{check, drop_triggers, only_refuse};
+pub use tables::{check, drop_triggers, only_refuse, settled};
 pub use triggers::{Kind, RETENTION};
 
 use self::tables::{complete, install_triggers, lacking, no_statements};

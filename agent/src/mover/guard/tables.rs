@@ -167,6 +167,43 @@ pub(super) async fn no_statements(
     without(conn, spec, tables, &["s"]).await
 }
 
+/// Takes the triggers that look at snapshots off a side that is active, once
+/// no transaction is left that may have begun before its activation: each
+/// costs every write of the tenant a function call. Answers whether they are
+/// gone. Where other sessions may not be looked at they stay.
+///
+/// # Errors
+/// [`MoveError::Blocked`] when a table stayed locked.
+pub async fn settled(
+    conn: &Conn,
+    spec: &Spec,
+    tables: &[Table],
+    after: std::time::Duration,
+) -> Result<bool, MoveError> {
+    // The row's time is that of the activation's statement: its commit came
+    // within the fence's bounds, far below `after`.
+    let old: bool = conn
+        .one(
+            &format!(
+                "select f.updated_at + $1 * interval '1 microsecond' > clock_timestamp() or exists ( \
+                   select 1 from pg_stat_activity a \
+                   where a.datname = current_database() and a.pid <> pg_backend_pid() \
+                   and a.backend_type = 'client backend' and (a.state is null \
+                     or a.xact_start <= f.updated_at + $1 * interval '1 microsecond')) \
+                 from {SCHEMA}.fence f where f.customer_id = {}",
+                sql::tenant_literal(spec.tenant)
+            ),
+            &[&(after.as_micros() as f64)],
+        )
+        .await?
+        .get(0);
+    if old {
+        return Ok(false);
+    }
+    without(conn, spec, tables, &CHECKS).await?;
+    Ok(true)
+}
+
 async fn without(
     conn: &Conn,
     spec: &Spec,
