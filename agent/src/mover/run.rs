@@ -83,6 +83,9 @@ impl Tuning {
     }
 }
 
+/// What an operator is told about a schema that changed after the switch.
+const CLOSED: &str = "that closes the way back: finish the move";
+
 /// All that a step needs.
 pub struct Run {
     pub spec: Spec,
@@ -286,7 +289,13 @@ impl Run {
     /// since: rows of a table without guard would be lost.
     pub async fn guarded_tables(&self, pair: &Pair, leg: Leg) -> Result<Vec<Table>, MoveError> {
         let tables = self.tables(pair).await?;
-        let now = self.discover_both(pair).await?;
+        let now = self.discover_both(pair).await.map_err(|error| match error {
+            MoveError::Refused(mut problems) if leg > Leg::FORTH => {
+                problems.push(CLOSED.into());
+                MoveError::Refused(problems)
+            }
+            other => other,
+        })?;
         if now != tables {
             let changed: Vec<&str> = now
                 .iter()
@@ -297,7 +306,7 @@ impl Run {
             let way_out = if leg == Leg::FORTH {
                 "undo it and start again"
             } else {
-                "that closes the way back: finish the move"
+                CLOSED
             };
             return Err(MoveError::refused(format!(
                 "the schema changed during the move ({}): {way_out}",
