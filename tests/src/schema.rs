@@ -12,6 +12,9 @@ pub const WEBHOST: &str = include_str!("../sql/webhost.sql");
 pub const WEBHOST_PARTITIONED: &str =
     concat!(include_str!("../sql/webhost.sql"), include_str!("../sql/webhost-partitioned.sql"));
 
+/// Two tables more, for the chaos writers: run once as [`APP`].
+pub const CHAOS: &str = include_str!("../sql/webhost-chaos.sql");
+
 /// The tenants' database.
 pub const DATABASE: &str = "webhost";
 

@@ -25,3 +25,5 @@ mod under_writers;
 mod way_back;
 #[path = "mover/way_back_kills.rs"]
 mod way_back_kills;
+#[path = "mover/writers_model.rs"]
+mod writers_model;

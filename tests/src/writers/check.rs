@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use tokio_postgres::Client;
 use uuid::Uuid;
 
+use super::ledger::{Expect, FACT_TABLES, Ledger};
 use super::world::{World, session};
-use super::writer::{Expect, Ledger};
 
 /// How many rows are not as they must be; all zero when nothing is wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct Findings {
     pub lost: u64,
     pub stale: u64,
     pub resurrected: u64,
+    /// Rows that nobody was told were written.
+    pub invented: u64,
     pub doubled: u64,
     /// Rows of others in the tenant's database, or of the tenant elsewhere.
     pub foreign: u64,
@@ -33,12 +36,16 @@ pub async fn check(world: &World, ledger: &Ledger, home: usize) -> anyhow::Resul
                from gps_positions where customer_id = $1";
     let here = if home == 0 { &source } else { &target };
     let mut found: BTreeMap<Uuid, i32> = BTreeMap::new();
+    let mut untouched = 0;
     for row in here.query(sql, &[&world.tenant]).await? {
-        found.insert(row.get(0), row.get(1));
-        if row.get::<_, i64>(2) > 1 {
-            findings.doubled += 1;
-        }
+        let (key, value): (Uuid, i32) = (row.get(0), row.get(1));
+        findings.doubled += u64::from(row.get::<_, i64>(2) > 1);
+        untouched += u32::from(value == 0);
+        // Only rows of the beginning have the value 0.
+        findings.invented += u64::from(value != 0 && !ledger.positions.contains_key(&key));
+        found.insert(key, value);
     }
+    findings.lost += u64::from(world.points.saturating_sub(untouched));
     let mut given: BTreeMap<Uuid, i32> = BTreeMap::new();
     for row in source.query(sql, &[&world.neighbour]).await? {
         given.insert(row.get(0), row.get(1));
@@ -63,25 +70,79 @@ pub async fn check(world: &World, ledger: &Ledger, home: usize) -> anyhow::Resul
         let stored: Option<i64> = row.map(|row| row.get(0));
         findings.miscounted += u64::from(stored != Some(*added));
     }
-    let strangers: i64 = target
-        .query_one(
-            "select count(*) from gps_positions where customer_id not in ($1, $2)",
-            &[&world.tenant, &world.foreigner],
-        )
-        .await?
-        .get(0);
-    findings.foreign += strangers.unsigned_abs();
-    if home == 0 {
-        let strays: i64 = target
-            .query_one(
-                "select count(*) from gps_positions where customer_id = $1",
+    findings.doubled += ledger.given_twice;
+    facts(here, world, ledger, &mut findings).await?;
+    findings.foreign += strangers(&source, [world.tenant, world.neighbour]).await?;
+    let theirs = if home == 0 { world.foreigner } else { world.tenant };
+    findings.foreign += strangers(&target, [world.foreigner, theirs]).await?;
+    if findings != Findings::default() {
+        tracing::error!(?findings, kinds = ?ledger.kinds, "the model and the databases differ");
+    }
+    Ok(findings)
+}
+
+/// The writers' facts, table by table.
+async fn facts(
+    here: &Client,
+    world: &World,
+    ledger: &Ledger,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    for table in FACT_TABLES {
+        let rows = here
+            .query(
+                &format!(
+                    "select {}, {} from {} where customer_id = $1",
+                    table.key, table.value, table.name
+                ),
                 &[&world.tenant],
+            )
+            .await?;
+        let stored: BTreeMap<String, String> =
+            rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        for ((_, key), wanted) in ledger.facts.iter().filter(|((of, _), _)| *of == table) {
+            match (wanted, stored.get(key)) {
+                (Some(_), None) => findings.lost += 1,
+                (Some(wanted), Some(value)) => findings.stale += u64::from(wanted != value),
+                (None, value) => findings.resurrected += u64::from(value.is_some()),
+            }
+        }
+        if table.writers_alone {
+            let known = |key: &String| ledger.facts.contains_key(&(table, key.clone()));
+            findings.invented += stored.keys().filter(|key| !known(key)).count() as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Rows in any tenant table that are of none of these.
+async fn strangers(client: &Client, at_home: [Uuid; 2]) -> anyhow::Result<u64> {
+    let mut all = 0;
+    for (table, column) in tenant_tables(client).await? {
+        let strangers: i64 = client
+            .query_one(
+                &format!("select count(*) from {table} where {column} <> $1 and {column} <> $2"),
+                &[&at_home[0], &at_home[1]],
             )
             .await?
             .get(0);
-        findings.foreign += strays.unsigned_abs();
+        all += strangers.unsigned_abs();
     }
-    Ok(findings)
+    Ok(all)
+}
+
+/// The tables with rows of tenants, and the column that says whose.
+async fn tenant_tables(client: &Client) -> anyhow::Result<Vec<(String, String)>> {
+    let rows = client
+        .query(
+            "select c.relname::text, case when c.relname = 'customers' then 'id' else 'customer_id' end \
+             from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') \
+             and not c.relispartition and (c.relname = 'customers' or exists ( \
+               select 1 from pg_attribute a where a.attrelid = c.oid and a.attname = 'customer_id')) order by 1",
+            &[],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// A hash of each table's rows of one tenant, by table.
@@ -93,18 +154,8 @@ pub async fn table_hashes(
     tenant: Uuid,
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let (client, _driver) = session(config).await?;
-    let tables = client
-        .query(
-            "select c.relname::text, case when c.relname = 'customers' then 'id' else 'customer_id' end \
-             from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') \
-             and not c.relispartition and (c.relname = 'customers' or exists ( \
-               select 1 from pg_attribute a where a.attrelid = c.oid and a.attname = 'customer_id')) order by 1",
-            &[],
-        )
-        .await?;
     let mut hashes = BTreeMap::new();
-    for row in &tables {
-        let (table, column): (String, String) = (row.get(0), row.get(1));
+    for (table, column) in tenant_tables(&client).await? {
         let hash: String = client
             .query_one(
                 &format!(

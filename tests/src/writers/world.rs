@@ -60,8 +60,10 @@ pub struct World {
     pub neighbour_vehicle: Uuid,
     /// The columns of the primary key of `gps_positions`.
     pub position_key: String,
-    /// The day at which the writers' positions end, ten days in all.
-    pub today: String,
+    /// Where the writers' positions end, ten days in all.
+    pub midnight: jiff::Timestamp,
+    /// How many positions the moving tenant began with.
+    pub points: u32,
 }
 
 /// A session that lives as long as the two values.
@@ -97,7 +99,8 @@ impl World {
             vehicles: Vec::new(),
             neighbour_vehicle: Uuid::nil(),
             position_key: String::new(),
-            today: String::new(),
+            midnight: jiff::Timestamp::UNIX_EPOCH,
+            points,
         };
         // Each schema is built once per cluster; a world is a copy of it.
         let template = format!("template_{:x}", schema.len());
@@ -114,6 +117,7 @@ impl World {
                 driver.join_next().await;
                 let (app, mut driver) = session(config.user(schema::APP)).await?;
                 app.batch_execute(schema).await?;
+                app.batch_execute(schema::CHAOS).await?;
                 drop(app);
                 driver.join_next().await;
             }
@@ -133,14 +137,15 @@ impl World {
             *fill(&source, world.neighbour, 1, points / 4).await?.first().context("a vehicle")?;
         let row = source
             .query_one(
-                "select string_agg(a.attname, ', ' order by k.o), current_date::text \
+                "select string_agg(a.attname, ', ' order by k.o), extract(epoch from date_trunc('day', now(), 'UTC'))::int8 \
                  from pg_constraint c cross join lateral unnest(c.conkey) with ordinality k(n, o) \
                  join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.n \
                  where c.conrelid = 'gps_positions'::regclass and c.contype = 'p'",
                 &[],
             )
             .await?;
-        (world.position_key, world.today) = (row.get(0), row.get(1));
+        world.position_key = row.get(0);
+        world.midnight = jiff::Timestamp::from_second(row.get(1))?;
         fill(&target, world.foreigner, 2, points / 4).await?;
         // So that both sides' identities have been used before.
         for client in [&source, &target] {

@@ -31,7 +31,7 @@ fn clusters() -> &'static Clusters {
         let options = Options::throwaway()
             .with("max_connections", "200")
             .with("max_prepared_transactions", "5")
-            .with("deadlock_timeout", "200ms");
+            .with("deadlock_timeout", "20ms");
         Clusters::start(&options).expect("PostgreSQL starts")
     })
 }
