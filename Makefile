@@ -12,7 +12,7 @@ DENY := $(TOOLS)/bin/cargo-deny
 BENCHES := $(sort $(patsubst tests/src/bin/%.rs,%,$(wildcard tests/src/bin/bench-*.rs)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench $(BENCHES) check fmt install clean
+.PHONY: help demo test chaos bench $(BENCHES) check fmt install clean
 
 help: ## list the targets
 	@echo "WebHost Fleet. Targets:"
@@ -28,6 +28,11 @@ test: ## every test, on real PostgreSQL and real processes
 	@sh tests/deps.sh test
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
+
+chaos: ## every fault at every point of every step of a move (COUNT times, from SEED, ONLY what matches)
+	@sh tests/deps.sh test
+	$(CARGO) build --locked --workspace --bins
+	target/debug/chaos
 
 bench: ## list the benchmarks; each runs by its own name
 	@if [ -z "$(BENCHES)" ]; then echo "no benchmarks yet"; else \

@@ -3,6 +3,7 @@
 //! of real processes.
 
 pub mod app;
+pub mod chaos;
 pub mod containers;
 pub mod demo;
 pub mod harness;

@@ -15,8 +15,8 @@ pub enum Fail {
     /// Nothing; all there is in a release build.
     #[default]
     Off,
-    /// Once, whatever the `deed` is: `marker` is written first, and where it
-    /// exists the point is passed.
+    /// Once, whatever the `deed` is: `marker` is written first, with the pid,
+    /// and where it exists the point is passed.
     Marked { deed: Deed, point: String, marker: PathBuf },
     /// The step stops with an error at the point, once, leaving everything as
     /// it is: for tests within one process.
@@ -158,7 +158,8 @@ impl Fail {
             }
             Self::Marked { deed, point, marker } if point == here && !marker.exists() => {
                 // A marker that can't be written would stop every restart.
-                if std::fs::write(marker, here).is_ok() {
+                let pid = std::process::id().to_string();
+                if std::fs::write(marker, pid).is_ok() {
                     match deed {
                         Deed::Error => {}
                         Deed::Kill => {

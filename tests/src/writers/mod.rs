@@ -23,4 +23,4 @@ pub use check::{Findings, check, table_hashes};
 pub use draft::kinds;
 pub use group::{Mix, Writers};
 pub use ledger::{Expect, Isolation, Ledger, Write};
-pub use world::{Clusters, World, fill, session};
+pub use world::{Clusters, Crash, World, fill, session};

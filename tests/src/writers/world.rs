@@ -12,15 +12,27 @@ use crate::schema;
 
 /// Two private clusters; they end with this value, or with the process.
 pub struct Clusters {
-    _dir: tempfile::TempDir,
     /// As the socket's owner sees it: what connections start from.
     source: Config,
     target: Config,
     /// The templates that exist. Roles belong to the whole cluster, so one
     /// world at a time is made.
     making: tokio::sync::Mutex<std::collections::BTreeSet<String>>,
-    _servers: std::sync::Mutex<[Embedded; 2]>,
+    servers: std::sync::Mutex<[Option<Embedded>; 2]>,
+    options: Options,
+    dir: tempfile::TempDir,
 }
+
+/// How a server dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// `pg_ctl stop -m immediate`: no checkpoint, sessions are told.
+    Immediate,
+    /// kill -9 of the postmaster; its children notice.
+    Killed,
+}
+
+const NAMES: [&str; 2] = ["source", "target"];
 
 impl Clusters {
     /// Starts both. Blocks.
@@ -31,15 +43,65 @@ impl Clusters {
         let dir = tempfile::Builder::new().prefix("move").tempdir()?;
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let start = |name: &str| Embedded::start(Path::new(&dir.path().join(name)), options);
-        let servers = [start("source")?, start("target")?];
+        let servers = [start(NAMES[0])?, start(NAMES[1])?];
         let [source, target] = servers.each_ref().map(|server| server.config("postgres"));
         Ok(Self {
             source,
             target,
             making: tokio::sync::Mutex::default(),
-            _servers: std::sync::Mutex::new(servers),
-            _dir: dir,
+            servers: std::sync::Mutex::new(servers.map(Some)),
+            options: options.clone(),
+            dir,
         })
+    }
+
+    /// Where a side's socket lies; 0 is the source.
+    pub fn socket_dir(&self, side: usize) -> std::path::PathBuf {
+        self.dir.path().join(NAMES[side]).join("socket")
+    }
+
+    /// Lets a side's server die and starts it again; it has recovered and
+    /// answers when this returns. Blocks.
+    ///
+    /// # Errors
+    /// When it doesn't come back.
+    pub fn crash(&self, side: usize, how: Crash) -> anyhow::Result<()> {
+        let mut servers = self.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let server = servers[side].take().context("the server runs")?;
+        let pid = rustix::process::Pid::from_raw(server.pid().cast_signed()).context("a pid")?;
+        rustix::process::kill_process(
+            pid,
+            match how {
+                Crash::Immediate => rustix::process::Signal::QUIT,
+                Crash::Killed => rustix::process::Signal::KILL,
+            },
+        )?;
+        // Waits for its end.
+        drop(server);
+        let dir = self.dir.path().join(NAMES[side]);
+        // After a kill -9 its children may still hold the shared memory.
+        let mut tries = 0;
+        servers[side] = Some(loop {
+            match Embedded::start(&dir, &self.options) {
+                Ok(server) => break server,
+                Err(error) if tries == 100 => return Err(error.into()),
+                Err(_) => tries += 1,
+            }
+        });
+        Ok(())
+    }
+
+    /// Drops a world's databases.
+    ///
+    /// # Errors
+    /// What the servers say.
+    pub async fn drop_world(&self, world: &World) -> anyhow::Result<()> {
+        let name = world.source.get_dbname().context("a name")?;
+        for cluster in [&self.source, &self.target] {
+            let (admin, _driver) = session(cluster).await?;
+            admin.batch_execute(&format!("drop database {name} with (force)")).await?;
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,154 @@
+//! Where cases are played: a pair of clusters, and supervisors on a world of
+//! theirs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_postgres::Config;
+use tokio_util::sync::CancellationToken;
+use webhost_agent::mover::catalog::Rules;
+use webhost_agent::mover::child::Login;
+use webhost_agent::mover::spec::{Spec, Step};
+use webhost_agent::mover::supervisor::{Setup, Way};
+use webhost_agent::mover::tunnel::Tickets;
+use webhost_coordinator::embedded::Options;
+use webhost_proto::ids::{MoveId, NodeId, TenantId};
+use webhost_proto::wire::{self, command};
+
+use crate::schema;
+use crate::writers::{Clusters, World};
+
+/// A pair of clusters for any number of cases, one after the other.
+pub struct Stage {
+    pub clusters: Clusters,
+    /// The mover's own program.
+    pub program: PathBuf,
+    cases: std::sync::atomic::AtomicU32,
+}
+
+impl Stage {
+    /// Starts both clusters, so that what is acknowledged survives a crash of
+    /// the server (if not of the machine). Blocks.
+    ///
+    /// # Errors
+    /// When PostgreSQL is missing or doesn't start.
+    pub fn start(program: PathBuf) -> anyhow::Result<Self> {
+        let options = Options::throwaway()
+            .with("synchronous_commit", "on")
+            .with("full_page_writes", "on")
+            .with("max_connections", "60")
+            .with("max_prepared_transactions", "5")
+            .with("deadlock_timeout", "20ms");
+        Ok(Self { clusters: Clusters::start(&options)?, program, cases: 0.into() })
+    }
+
+    /// A world of its own for the next case.
+    ///
+    /// # Errors
+    /// What the databases say.
+    pub async fn world(&self, points: u32) -> anyhow::Result<World> {
+        let number = self.cases.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        World::create(&self.clusters, &format!("case_{number}"), schema::WEBHOST, points).await
+    }
+}
+
+/// The move of the world's tenant.
+pub(super) fn a_move(world: &World) -> anyhow::Result<Spec> {
+    Ok(Spec::from_wire(&wire::MoveSpec {
+        move_id: MoveId::generate().to_wire(),
+        tenant_id: TenantId(world.tenant).to_wire(),
+        epoch: 1,
+        source_node_id: NodeId::generate().to_wire(),
+        target_node_id: NodeId::generate().to_wire(),
+        target_place: "node-b.example".into(),
+        ..wire::MoveSpec::default()
+    })?)
+}
+
+/// How the mover logs in to the database of `config`, through the socket in
+/// `dir`.
+pub fn login(config: &Config, dir: &Path) -> Login {
+    Login {
+        url: format!(
+            "host={} user={} dbname={}",
+            dir.display(),
+            schema::AGENT,
+            config.get_dbname().unwrap_or_default()
+        ),
+        password: None,
+    }
+}
+
+/// What the source's supervisor is made of; the mover fails at `fail_at`.
+///
+/// # Errors
+/// When the state directory can't be used.
+pub fn setup(
+    spec: &Spec,
+    program: &Path,
+    dir: &Path,
+    [source, target]: [Login; 2],
+    fail_at: Option<&str>,
+) -> anyhow::Result<Setup> {
+    Ok(Setup {
+        node: spec.source_node,
+        state_dir: dir.into(),
+        program: program.into(),
+        arguments: Vec::new(),
+        environment: fail_at
+            .map(|point| ("WEBHOST_FAIL_AT".into(), point.into()))
+            .into_iter()
+            .collect(),
+        database: Some(source),
+        rules: Rules::default(),
+        max_rows_per_second: 0,
+        way: Way::Direct(target),
+        tunnel_address: None,
+        tickets: Arc::new(Tickets::load(dir)?),
+        copy_part_pages: Some(32),
+        shutdown: CancellationToken::new(),
+    })
+}
+
+/// The command for one step, as the coordinator sends it.
+pub fn order(spec: &Spec, step: wire::MoveStepKind) -> command::Kind {
+    command::Kind::MoveStep(wire::MoveStep {
+        spec: Some(wire::MoveSpec {
+            move_id: spec.move_id.to_wire(),
+            tenant_id: spec.tenant.to_wire(),
+            epoch: spec.epoch.0,
+            source_node_id: spec.source_node.to_wire(),
+            target_node_id: spec.target_node.to_wire(),
+            target_tunnel: spec.target_tunnel.clone(),
+            ticket: spec.ticket.0.clone(),
+            target_place: spec.target_place.clone(),
+            max_rows_per_second: spec.max_rows_per_second,
+            ..wire::MoveSpec::default()
+        }),
+        step: step.into(),
+    })
+}
+
+/// The steps of a whole move that comes by `step`.
+pub(super) fn path(step: Step) -> &'static [Step] {
+    match step {
+        Step::Preflight
+        | Step::Guard
+        | Step::Copy
+        | Step::Drain
+        | Step::Verify
+        | Step::CutOver
+        | Step::Finish
+        // A recovery comes by itself, after the cut-over lost its agent.
+        | Step::Recover => &[
+            Step::Preflight,
+            Step::Guard,
+            Step::Copy,
+            Step::Drain,
+            Step::Verify,
+            Step::CutOver,
+            Step::Finish,
+        ],
+        Step::Undo => &[Step::Preflight, Step::Guard, Step::Copy, Step::Drain, Step::Undo],
+    }
+}
