@@ -12,7 +12,7 @@ DENY := $(TOOLS)/bin/cargo-deny
 BENCHES := $(sort $(patsubst tests/src/bin/%.rs,%,$(wildcard tests/src/bin/bench-*.rs)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench $(BENCHES) check fmt install clean
+.PHONY: help demo test chaos mutants bench $(BENCHES) check fmt install clean
 
 help: ## list the targets
 	@echo "WebHost Fleet. Targets:"
@@ -33,6 +33,10 @@ chaos: ## every fault at every point of every step of a move (COUNT times, from 
 	@sh tests/deps.sh test
 	$(CARGO) build --locked --workspace --bins
 	target/debug/chaos
+
+mutants: ## take away, one by one, what a move rests on, and show which test notices
+	@sh tests/deps.sh test
+	$(CARGO) run --locked --bin mutants
 
 bench: ## list the benchmarks; each runs by its own name
 	@if [ -z "$(BENCHES)" ]; then echo "no benchmarks yet"; else \

@@ -9,5 +9,6 @@ pub mod demo;
 pub mod harness;
 pub mod load;
 pub mod measure;
+pub mod mutants;
 pub mod schema;
 pub mod writers;

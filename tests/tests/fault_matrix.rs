@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use webhost_tests::chaos::{Report, Stage, bounded, play};
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_step_survives_faults_at_each_of_its_points() {
     let child = PathBuf::from(env!("CARGO_BIN_EXE_mover-child"));
     let stage = tokio::task::spawn_blocking(|| Stage::start(child))
@@ -18,8 +18,9 @@ async fn every_step_survives_faults_at_each_of_its_points() {
     let cases = bounded();
     for (seed, case) in (1000..).zip(cases.iter().copied()) {
         let outcome = play(&stage, case, seed).await;
-        if let Err(error) = &outcome {
-            eprintln!("FAILED {error:#}");
+        match &outcome {
+            Ok(_) => println!("ok     {case}"),
+            Err(error) => println!("FAILED {error:#}"),
         }
         report.add(case, outcome);
     }

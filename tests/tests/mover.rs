@@ -7,6 +7,8 @@
 mod backlog;
 #[path = "mover/indexes.rs"]
 mod indexes;
+#[path = "mover/invariants.rs"]
+mod invariants;
 #[path = "mover/kills.rs"]
 mod kills;
 #[path = "mover/legs.rs"]

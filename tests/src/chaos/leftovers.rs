@@ -14,17 +14,17 @@ pub type Objects = BTreeSet<String>;
 /// Relations of every kind, triggers, functions, types, schemas, policies,
 /// publications, prepared transactions, slots, and who holds advisory locks.
 const QUERY: &str = "
-    select 'relation ' || c.relkind || ' ' || c.oid::regclass::text from pg_class c
+    select 'relation ' || c.relkind::text || ' ' || c.oid::regclass::text from pg_class c
       join pg_namespace n on n.oid = c.relnamespace
       where n.nspname !~ '^(pg_toast|pg_catalog$|information_schema$)'
-    union all select 'trigger ' || tgname || ' on ' || tgrelid::regclass || ' ' || tgenabled
+    union all select 'trigger ' || tgname || ' on ' || tgrelid::regclass || ' ' || tgenabled::text
       from pg_trigger where not tgisinternal
     union all select 'function ' || oid::regprocedure from pg_proc where oid >= 16384
     union all select 'type ' || oid::regtype from pg_type where oid >= 16384 and typtype in ('e', 'd')
     union all select 'schema ' || nspname from pg_namespace where nspname !~ '^pg_(toast|temp)'
     union all select 'policy ' || polname || ' on ' || polrelid::regclass from pg_policy
     union all select 'row security ' || oid::regclass from pg_class where relrowsecurity
-    union all select 'constraint ' || conname || ' on ' || conrelid::regclass || ' ' || convalidated
+    union all select 'constraint ' || conname || ' on ' || conrelid::regclass || ' ' || convalidated::text
       from pg_constraint where conrelid <> 0
     union all select 'publication ' || pubname from pg_publication
     union all select 'slot ' || slot_name from pg_replication_slots where database = current_database()

@@ -52,7 +52,7 @@ pub async fn play(stage: &Stage, case: Case, seed: u64) -> anyhow::Result<Played
         played.unwrap_or_else(|_| bail!("it did not end within {:?}", 3 * DEADLINE)).with_context(
             || format!("{case}, seed {seed}, database {:?}", world.source.get_dbname()),
         )?;
-    stage.clusters.drop_world(&world).await?;
+    stage.give_back(world).await;
     Ok(played)
 }
 
@@ -61,7 +61,7 @@ async fn played(stage: &Stage, world: &World, case: Case, seed: u64) -> anyhow::
     let neighbours = table_hashes(&world.source, world.neighbour).await?;
     let foreigners = table_hashes(&world.target, world.foreigner).await?;
     let mix = Mix { crashes: true, ..Mix::default() };
-    let writers = Writers::with(world, &LEVELS, Duration::from_millis(4), seed, mix);
+    let writers = Writers::with(world, &LEVELS, Duration::from_millis(8), seed, mix);
     let sides = Sides::watch(world);
 
     let mut cast = Cast::new(stage, world, case)?;

@@ -23,7 +23,10 @@ pub struct Stage {
     pub clusters: Clusters,
     /// The mover's own program.
     pub program: PathBuf,
-    cases: std::sync::atomic::AtomicU32,
+    worlds: std::sync::atomic::AtomicU32,
+    /// What the last case left; none where it failed, so that it can be
+    /// looked at.
+    used: tokio::sync::Mutex<Option<World>>,
 }
 
 impl Stage {
@@ -39,16 +42,29 @@ impl Stage {
             .with("max_connections", "60")
             .with("max_prepared_transactions", "5")
             .with("deadlock_timeout", "20ms");
-        Ok(Self { clusters: Clusters::start(&options)?, program, cases: 0.into() })
+        Ok(Self {
+            clusters: Clusters::start(&options)?,
+            program,
+            worlds: 0.into(),
+            used: tokio::sync::Mutex::default(),
+        })
     }
 
-    /// A world of its own for the next case.
+    /// A world for the next case.
     ///
     /// # Errors
     /// What the databases say.
     pub async fn world(&self, points: u32) -> anyhow::Result<World> {
-        let number = self.cases.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if let Some(used) = self.used.lock().await.take() {
+            return used.renew().await;
+        }
+        let number = self.worlds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         World::create(&self.clusters, &format!("case_{number}"), schema::WEBHOST, points).await
+    }
+
+    /// Gives a world back after a case that held.
+    pub(super) async fn give_back(&self, world: World) {
+        *self.used.lock().await = Some(world);
     }
 }
 

@@ -132,7 +132,7 @@ async fn strangers(client: &Client, at_home: [Uuid; 2]) -> anyhow::Result<u64> {
 }
 
 /// The tables with rows of tenants, and the column that says whose.
-async fn tenant_tables(client: &Client) -> anyhow::Result<Vec<(String, String)>> {
+pub(super) async fn tenant_tables(client: &Client) -> anyhow::Result<Vec<(String, String)>> {
     let rows = client
         .query(
             "select c.relname::text, case when c.relname = 'customers' then 'id' else 'customer_id' end \

@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
 use webhost_coordinator::embedded::{Embedded, Options};
 
+use super::check::tenant_tables;
 use crate::schema;
 
 /// Two private clusters; they end with this value, or with the process.
@@ -88,19 +89,6 @@ impl Clusters {
                 Err(_) => tries += 1,
             }
         });
-        Ok(())
-    }
-
-    /// Drops a world's databases.
-    ///
-    /// # Errors
-    /// What the servers say.
-    pub async fn drop_world(&self, world: &World) -> anyhow::Result<()> {
-        let name = world.source.get_dbname().context("a name")?;
-        for cluster in [&self.source, &self.target] {
-            let (admin, _driver) = session(cluster).await?;
-            admin.batch_execute(&format!("drop database {name} with (force)")).await?;
-        }
         Ok(())
     }
 }
@@ -213,6 +201,44 @@ impl World {
         for client in [&source, &target] {
             client.batch_execute("analyze").await?;
         }
+        Ok(world)
+    }
+
+    /// The same databases for another move: whatever earlier ones left goes,
+    /// and a new tenant comes. Making new databases takes far longer.
+    ///
+    /// # Errors
+    /// What the databases say.
+    pub async fn renew(&self) -> anyhow::Result<Self> {
+        let mut world = self.clone();
+        world.tenant = Uuid::new_v4();
+        for config in [&self.source, &self.target] {
+            let (client, _driver) = session(config).await?;
+            client
+                .batch_execute(
+                    "drop schema if exists webhost_fleet cascade; \
+                     set session_replication_role = replica",
+                )
+                .await?;
+            for (table, column) in tenant_tables(&client).await? {
+                client
+                    .execute(
+                        &format!("delete from {table} where {column} <> $1 and {column} <> $2"),
+                        &[&self.neighbour, &self.foreigner],
+                    )
+                    .await?;
+            }
+            // What the writers gave to the neighbour.
+            client
+                .execute(
+                    "delete from gps_positions where customer_id = $1 and altitude <> 0",
+                    &[&self.neighbour],
+                )
+                .await?;
+        }
+        let (source, _driver) = session(&world.source).await?;
+        world.vehicles = fill(&source, world.tenant, 5, world.points).await?;
+        source.batch_execute("analyze").await?;
         Ok(world)
     }
 

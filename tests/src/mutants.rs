@@ -1,0 +1,99 @@
+//! Mutations of the mover that must make the tests go red: each takes away
+//! one thing that the whole rests on.
+//!
+//! A mutation is a text that occurs once in a file, and what takes its place.
+//! `make mutants` applies each in a copy of the tree and runs the test that
+//! must fail; an ordinary test holds the anchors.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+
+/// One mutation.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutant {
+    pub name: &'static str,
+    pub file: &'static str,
+    pub old: &'static str,
+    pub new: &'static str,
+    /// The tests of `--test mover` that must go red, by the start of their
+    /// names.
+    pub red: &'static str,
+}
+
+/// All of them.
+pub const MUTANTS: [Mutant; 5] = [
+    Mutant {
+        name: "the guard's branch for isolation levels removed",
+        file: "agent/src/mover/guard/triggers.rs",
+        old: "IF pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN",
+        new: "IF true THEN",
+        red: "invariants::an_old_snapshot_does_not_write_past_the_switch",
+    },
+    Mutant {
+        name: "the log's delete moved before the target's commit",
+        file: "agent/src/mover/drain.rs",
+        old: "self.pair.target.batch(\"COMMIT\").await?;\n        self.run.fail.point(\"between_commits\")?;\n        self.pair.source.batch(\"COMMIT\").await?;",
+        new: "self.pair.source.batch(\"COMMIT\").await?;\n        self.run.fail.point(\"between_commits\")?;\n        self.pair.target.batch(\"COMMIT\").await?;",
+        red: "invariants::a_key_is_forgotten_only_after_its_row_is_there",
+    },
+    Mutant {
+        name: "the state check dropped from apply",
+        file: "agent/src/mover/fence.rs",
+        old: "if rows.len() == 1 { Ok(()) } else { Err(not_standby(spec)) }",
+        new: "if rows.len() <= 1 { Ok(()) } else { Err(not_standby(spec)) }",
+        red: "invariants::nothing_is_applied_to_a_side_that_is_active",
+    },
+    Mutant {
+        name: "the target's guard no longer STABLE",
+        file: "agent/src/mover/guard/triggers.rs",
+        old: "{ \"STABLE\" }",
+        new: "{ \"VOLATILE\" }",
+        red: "invariants::a_statement_that_began_before_the_activation_is_refused",
+    },
+    Mutant {
+        name: "the target's commit before 'moved'",
+        file: "agent/src/mover/cut_over/fence.rs",
+        old: "self.run.fail.point(\"after_prepare\")?;",
+        new: "self.pair.target.batch(\"COMMIT\").await?; self.run.fail.point(\"after_prepare\")?;",
+        red: "invariants::a_switch_that_stops_leaves_no_two_sides_active",
+    },
+];
+
+impl Mutant {
+    /// The file under `root` as it is, and as the mutation makes it.
+    ///
+    /// # Errors
+    /// Where the text that it replaces is not there exactly once.
+    pub fn of(&self, root: &Path) -> anyhow::Result<(String, String)> {
+        let path = root.join(self.file);
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let times = text.matches(self.old).count();
+        ensure!(
+            times == 1,
+            "mutation {:?} finds its text {times} times in {}: point it to where that is done now",
+            self.name,
+            self.file
+        );
+        let mutated = text.replace(self.old, self.new);
+        Ok((text, mutated))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mutation_still_applies() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+        let tests = std::fs::read_to_string(root.join("tests/tests/mover/invariants.rs"));
+        let tests = tests.expect("the invariants' tests");
+        for mutant in MUTANTS {
+            let (text, mutated) = mutant.of(root).expect("applies");
+            assert_ne!(text, mutated, "{}", mutant.name);
+            let red = mutant.red.trim_start_matches("invariants::");
+            assert!(tests.contains(&format!("async fn {red}()")), "there is no test {red}");
+        }
+    }
+}
