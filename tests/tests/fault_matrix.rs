@@ -35,7 +35,7 @@ async fn every_step_survives_faults_at_each_of_its_points() {
 fn the_points_in_the_code_are_the_points_of_the_steps() {
     use std::collections::BTreeSet;
     use webhost_agent::mover::{fail::points, spec::Step};
-    let mut in_code = BTreeSet::new();
+    let (mut in_code, mut on_legs) = (BTreeSet::new(), BTreeSet::new());
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("a parent")
@@ -52,9 +52,9 @@ fn the_points_in_the_code_are_the_points_of_the_steps() {
             if path.ends_with("fail.rs") {
                 continue;
             }
-            for part in text.split("fail.point(\"").skip(1) {
-                in_code.insert(part.split('"').next().expect("a name").to_owned());
-            }
+            let name = |part: &str| part.split('"').next().expect("a name").to_owned();
+            in_code.extend(text.split("fail.point(\"").skip(1).map(name));
+            on_legs.extend(text.split("fail.on(\"").skip(1).map(name));
         }
     }
     let mut named = BTreeSet::new();
@@ -63,6 +63,12 @@ fn the_points_in_the_code_are_the_points_of_the_steps() {
         let points = points(step);
         named.extend(points.iter().map(|point| (*point).to_owned()));
         ends.extend([points[0], points[points.len() - 1]].map(str::to_owned));
+    }
+    // On a leg that goes back, a point has another name.
+    for point in on_legs {
+        let both = [point.clone(), format!("back_{point}")];
+        assert!(both.iter().any(|name| named.contains(name)), "no step names {point}");
+        in_code.extend(both.into_iter().filter(|name| named.contains(name)));
     }
     let unnamed: Vec<_> = in_code.difference(&named).collect();
     assert!(unnamed.is_empty(), "no step names {unnamed:?}");

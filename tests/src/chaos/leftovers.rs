@@ -48,14 +48,14 @@ pub async fn objects(config: &Config) -> anyhow::Result<Objects> {
 }
 
 /// What is there now and was not before, but for the tombstone: our schema
-/// with its three tables, and where the tenant `left` by this move, the guard
-/// that tells writers where it went.
+/// with its tables, and beside a `copy` that is kept, the guard that tells
+/// writers where the tenant went.
 pub fn leftovers(
     before: &Objects,
     now: &Objects,
     tenant: Uuid,
     tombstone: bool,
-    left: bool,
+    copy: bool,
 ) -> Objects {
     let ours = tenant.simple().to_string();
     let kept = |object: &String| {
@@ -63,7 +63,7 @@ pub fn leftovers(
         let table = ["fence", "moves", "copied"]
             .iter()
             .any(|table| object.contains(&format!("webhost_fleet.{table}")));
-        (tombstone && (table || object == "schema webhost_fleet")) || (left && guard)
+        (tombstone && (table || object == "schema webhost_fleet")) || (copy && guard)
     };
     let mut wrong: Objects =
         now.difference(before).filter(|object| !kept(object)).cloned().collect();

@@ -16,7 +16,7 @@ use super::case::{Case, Fault};
 use super::leftovers::{leftovers, objects, state_files};
 use super::relay::{Flow, Relay};
 use super::sides::{Sides, standing};
-use super::stage::{Stage, a_move, login, order, path, setup};
+use super::stage::{Stage, a_move, end, login, order, path, setup};
 use crate::writers::{Crash, Findings, Isolation, Mix, World, Writers, check, table_hashes};
 
 /// Writers of a case, one in each level.
@@ -28,6 +28,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const FROZEN: Duration = Duration::from_millis(3_500);
 /// How long the way to the target carries nothing before it breaks.
 const SILENT: Duration = Duration::from_millis(400);
+
+/// How long a way back is open that is asked for.
+const WAY_BACK_MS: i64 = 1_500;
 
 /// How a case went.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +69,7 @@ async fn played(stage: &Stage, world: &World, case: Case, seed: u64) -> anyhow::
 
     let mut cast = Cast::new(stage, world, case)?;
     for step in path(case.step) {
-        cast.carry_out(*step).await.with_context(|| format!("in step {step}"))?;
+        cast.carry_out(step).await.with_context(|| format!("in step {step}"))?;
     }
     ensure!(cast.done, "the fault was never met: {}", cast.marker().display());
     // The end of the last step is not the end of the writers.
@@ -75,10 +78,14 @@ async fn played(stage: &Stage, world: &World, case: Case, seed: u64) -> anyhow::
     let ledger = writers.stop().await?;
     let (looks, both) = sides.end().await;
     ensure!(looks > 0 && both == 0, "two active sides were seen {both} of {looks} times");
+    let end = end(case.step);
     let home = standing(world).await?.one().context("not one active side")?;
-    let moved = path(case.step).contains(&Step::CutOver);
-    ensure!(home == usize::from(moved), "the tenant is at home on side {home}");
-    let found = check(world, &ledger, home).await?;
+    ensure!(home == end.home, "the tenant is at home on side {home}");
+    let mut found = check(world, &ledger, home).await?;
+    if end.copy[1] {
+        // The copy that serves nobody is still there.
+        found.foreign = 0;
+    }
     ensure!(found == Findings::default(), "{found:?}, {:?}", ledger.kinds);
     ensure!(
         foreigners == table_hashes(&world.target, world.foreigner).await?,
@@ -94,8 +101,8 @@ async fn played(stage: &Stage, world: &World, case: Case, seed: u64) -> anyhow::
             &before[side],
             &objects(config).await?,
             world.tenant,
-            moved,
-            moved && side == 0,
+            end.tombstone[side],
+            end.copy[side],
         );
         ensure!(left.is_empty(), "left on side {side}: {left:?}");
     }
@@ -157,6 +164,10 @@ impl<'a> Cast<'a> {
     async fn carry_out(&mut self, step: Step) -> anyhow::Result<()> {
         if step == Step::CutOver && self.case.step == Step::Recover && !self.done {
             self.lose_agent_past_the_point().await?;
+        }
+        if step == Step::WayBack {
+            let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(WAY_BACK_MS);
+            self.spec.way_back_until_us = soon.as_microsecond();
         }
         let until = Instant::now() + DEADLINE;
         loop {

@@ -68,6 +68,9 @@ impl Stage {
     }
 }
 
+/// How long a move's way back is open unless it is asked for.
+const WAY_BACK_US: i64 = 600_000_000;
+
 /// The move of the world's tenant.
 pub(super) fn a_move(world: &World) -> anyhow::Result<Spec> {
     Ok(Spec::from_wire(&wire::MoveSpec {
@@ -77,6 +80,8 @@ pub(super) fn a_move(world: &World) -> anyhow::Result<Spec> {
         source_node_id: NodeId::generate().to_wire(),
         target_node_id: NodeId::generate().to_wire(),
         target_place: "node-b.example".into(),
+        source_place: "node-a.example".into(),
+        way_back_until_us: jiff::Timestamp::now().as_microsecond() + WAY_BACK_US,
         ..wire::MoveSpec::default()
     })?)
 }
@@ -120,6 +125,8 @@ pub fn setup(
         max_rows_per_second: 0,
         way: Way::Direct(target),
         tunnel_address: None,
+        hold: Arc::new(webhost_agent::hold::moves::Untouched),
+        takes_http: false,
         tickets: Arc::new(Tickets::load(dir)?),
         copy_part_pages: Some(32),
         shutdown: CancellationToken::new(),
@@ -138,6 +145,8 @@ pub fn order(spec: &Spec, step: wire::MoveStepKind) -> command::Kind {
             target_tunnel: spec.target_tunnel.clone(),
             ticket: spec.ticket.0.clone(),
             target_place: spec.target_place.clone(),
+            source_place: spec.source_place.clone(),
+            way_back_until_us: spec.way_back_until_us,
             max_rows_per_second: spec.max_rows_per_second,
             ..wire::MoveSpec::default()
         }),
@@ -146,8 +155,9 @@ pub fn order(spec: &Spec, step: wire::MoveStepKind) -> command::Kind {
 }
 
 /// The steps of a whole move that comes by `step`.
-pub(super) fn path(step: Step) -> &'static [Step] {
-    match step {
+pub(super) fn path(step: Step) -> Vec<Step> {
+    let mut path = vec![Step::Preflight, Step::Guard, Step::Copy, Step::Drain];
+    path.extend(match step {
         Step::Preflight
         | Step::Guard
         | Step::Copy
@@ -155,16 +165,44 @@ pub(super) fn path(step: Step) -> &'static [Step] {
         | Step::Verify
         | Step::CutOver
         | Step::Finish
+        | Step::CleanUp
         // A recovery comes by itself, after the cut-over lost its agent.
-        | Step::Recover => &[
-            Step::Preflight,
-            Step::Guard,
-            Step::Copy,
-            Step::Drain,
-            Step::Verify,
-            Step::CutOver,
-            Step::Finish,
-        ],
-        Step::Undo => &[Step::Preflight, Step::Guard, Step::Copy, Step::Drain, Step::Undo],
+        | Step::Recover => vec![Step::Verify, Step::CutOver, Step::Finish, Step::CleanUp],
+        Step::WayBack => vec![Step::CutOver, Step::WayBack, Step::Finish, Step::CleanUp],
+        Step::RollBack => vec![Step::CutOver, Step::RollBack, Step::Finish],
+        Step::Undo => vec![Step::Undo],
+        Step::Abandon => vec![Step::Abandon],
+    });
+    path
+}
+
+/// What a path leaves, where it is walked to its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// Which side serves the tenant.
+    pub(super) home: usize,
+    /// Our schema and the fence row stay, by side.
+    pub(super) tombstone: [bool; 2],
+    /// So do a copy of the rows and its guard.
+    pub(super) copy: [bool; 2],
+}
+
+/// How it must stand after the path that comes by `step`.
+pub(super) fn end(step: Step) -> End {
+    match step {
+        Step::Preflight
+        | Step::Guard
+        | Step::Copy
+        | Step::Drain
+        | Step::Verify
+        | Step::CutOver
+        | Step::WayBack
+        | Step::Finish
+        | Step::CleanUp
+        | Step::Recover => End { home: 1, tombstone: [true; 2], copy: [false; 2] },
+        // The target's own agent cleans up there.
+        Step::RollBack => End { home: 0, tombstone: [true; 2], copy: [false, true] },
+        Step::Abandon => End { home: 0, tombstone: [false, true], copy: [false, true] },
+        Step::Undo => End { home: 0, tombstone: [false; 2], copy: [false; 2] },
     }
 }
