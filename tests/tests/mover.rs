@@ -9,6 +9,8 @@ mod backlog;
 mod indexes;
 #[path = "mover/invariants.rs"]
 mod invariants;
+#[path = "mover/isolation.rs"]
+mod isolation;
 #[path = "mover/kills.rs"]
 mod kills;
 #[path = "mover/legs.rs"]

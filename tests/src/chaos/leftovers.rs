@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use tokio_postgres::Config;
-use uuid::Uuid;
 
 use crate::writers::session;
 
@@ -47,23 +46,15 @@ pub async fn objects(config: &Config) -> anyhow::Result<Objects> {
     Ok(client.query(QUERY, &[]).await?.iter().map(|row| row.get(0)).collect())
 }
 
-/// What is there now and was not before, but for the tombstone: our schema
-/// with its tables, and beside a `copy` that is kept, the guard that tells
-/// writers where the tenant went.
-pub fn leftovers(
-    before: &Objects,
-    now: &Objects,
-    tenant: Uuid,
-    tombstone: bool,
-    copy: bool,
-) -> Objects {
-    let ours = tenant.simple().to_string();
+/// What is there now and was not before, and the other way round; where a
+/// `tombstone` may stay, all but our schema with its empty tables and the
+/// fence row.
+pub fn leftovers(before: &Objects, now: &Objects, tombstone: bool) -> Objects {
     let kept = |object: &String| {
-        let guard = object.contains(&ours) && !object.contains("log_");
         let table = ["fence", "moves", "copied"]
             .iter()
             .any(|table| object.contains(&format!("webhost_fleet.{table}")));
-        (tombstone && (table || object == "schema webhost_fleet")) || (copy && guard)
+        tombstone && (table || object == "schema webhost_fleet")
     };
     let mut wrong: Objects =
         now.difference(before).filter(|object| !kept(object)).cloned().collect();

@@ -7,6 +7,7 @@ use anyhow::{Context, bail, ensure};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use webhost_agent::command::Handler;
+use webhost_agent::mover::child::Login;
 use webhost_agent::mover::fail::{MARKER, RELEASED};
 use webhost_agent::mover::spec::{Spec, Step};
 use webhost_agent::mover::supervisor::Supervisor;
@@ -81,11 +82,7 @@ async fn played(stage: &Stage, world: &World, case: Case, seed: u64) -> anyhow::
     let end = end(case.step);
     let home = standing(world).await?.one().context("not one active side")?;
     ensure!(home == end.home, "the tenant is at home on side {home}");
-    let mut found = check(world, &ledger, home).await?;
-    if end.copy[1] {
-        // The copy that serves nobody is still there.
-        found.foreign = 0;
-    }
+    let found = check(world, &ledger, home).await?;
     ensure!(found == Findings::default(), "{found:?}, {:?}", ledger.kinds);
     ensure!(
         foreigners == table_hashes(&world.target, world.foreigner).await?,
@@ -97,13 +94,7 @@ async fn played(stage: &Stage, world: &World, case: Case, seed: u64) -> anyhow::
         ensure!(same, "the source's other tenant was touched in {table}");
     }
     for (side, config) in [&world.source, &world.target].into_iter().enumerate() {
-        let left = leftovers(
-            &before[side],
-            &objects(config).await?,
-            world.tenant,
-            end.tombstone[side],
-            end.copy[side],
-        );
+        let left = leftovers(&before[side], &objects(config).await?, end.tombstone[side]);
         ensure!(left.is_empty(), "left on side {side}: {left:?}");
     }
     let files = state_files(cast.dir.path());
@@ -165,6 +156,9 @@ impl<'a> Cast<'a> {
         if step == Step::CutOver && self.case.step == Step::Recover && !self.done {
             self.lose_agent_past_the_point().await?;
         }
+        if step == Step::CleanUp && end(self.case.step).home == 0 {
+            return self.clean_up_the_target().await;
+        }
         if step == Step::WayBack {
             let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(WAY_BACK_MS);
             self.spec.way_back_until_us = soon.as_microsecond();
@@ -192,6 +186,19 @@ impl<'a> Cast<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What serves nobody lies on the target: its own agent deletes it.
+    async fn clean_up_the_target(&self) -> anyhow::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let [source, target] = logins(self.stage, self.world, &self.relay);
+        let mut setup = setup(&self.spec, &self.stage.program, dir.path(), [target, source], None)?;
+        setup.node = self.spec.target_node;
+        let order = order(&self.spec, Step::CleanUp.to_wire());
+        match Supervisor::load(setup)?.handle(order, watch::channel(None).0).await {
+            Outcome::MoveStepDone(_) => Ok(()),
+            other => bail!("the target's agent answered {other:?}"),
+        }
     }
 
     /// Asks for the step once, and does the fault when its moment comes. None
@@ -368,6 +375,11 @@ impl<'a> Cast<'a> {
         self.recovery = inflicted?;
         Ok(())
     }
+}
+
+/// The source's database, and the target's by the way that can be cut.
+fn logins(stage: &Stage, world: &World, relay: &Relay) -> [Login; 2] {
+    [login(&world.source, &stage.clusters.socket_dir(0)), login(&world.target, relay.dir())]
 }
 
 fn load(

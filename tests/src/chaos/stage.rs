@@ -169,25 +169,23 @@ pub(super) fn path(step: Step) -> Vec<Step> {
         // A recovery comes by itself, after the cut-over lost its agent.
         | Step::Recover => vec![Step::Verify, Step::CutOver, Step::Finish, Step::CleanUp],
         Step::WayBack => vec![Step::CutOver, Step::WayBack, Step::Finish, Step::CleanUp],
-        Step::RollBack => vec![Step::CutOver, Step::RollBack, Step::Finish],
+        Step::RollBack => vec![Step::CutOver, Step::RollBack, Step::Finish, Step::CleanUp],
         Step::Undo => vec![Step::Undo],
-        Step::Abandon => vec![Step::Abandon],
+        Step::Abandon => vec![Step::Abandon, Step::CleanUp],
     });
     path
 }
 
-/// What a path leaves, where it is walked to its end.
+/// How it must stand after a path was walked to its end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
-    /// Which side serves the tenant.
+    /// Which side serves the tenant; 0 is the source.
     pub(super) home: usize,
     /// Our schema and the fence row stay, by side.
     pub(super) tombstone: [bool; 2],
-    /// So do a copy of the rows and its guard.
-    pub(super) copy: [bool; 2],
 }
 
-/// How it must stand after the path that comes by `step`.
+/// The end of the path that comes by `step`.
 pub(super) fn end(step: Step) -> End {
     match step {
         Step::Preflight
@@ -199,10 +197,9 @@ pub(super) fn end(step: Step) -> End {
         | Step::WayBack
         | Step::Finish
         | Step::CleanUp
-        | Step::Recover => End { home: 1, tombstone: [true; 2], copy: [false; 2] },
-        // The target's own agent cleans up there.
-        Step::RollBack => End { home: 0, tombstone: [true; 2], copy: [false, true] },
-        Step::Abandon => End { home: 0, tombstone: [false, true], copy: [false, true] },
-        Step::Undo => End { home: 0, tombstone: [false; 2], copy: [false; 2] },
+        | Step::Recover => End { home: 1, tombstone: [true; 2] },
+        Step::RollBack => End { home: 0, tombstone: [true; 2] },
+        Step::Abandon => End { home: 0, tombstone: [false, true] },
+        Step::Undo => End { home: 0, tombstone: [false; 2] },
     }
 }

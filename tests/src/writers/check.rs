@@ -135,7 +135,7 @@ async fn strangers(client: &Client, at_home: [Uuid; 2]) -> anyhow::Result<u64> {
 pub(super) async fn tenant_tables(client: &Client) -> anyhow::Result<Vec<(String, String)>> {
     let rows = client
         .query(
-            "select c.relname::text, case when c.relname = 'customers' then 'id' else 'customer_id' end \
+            "select quote_ident(c.relname), case when c.relname = 'customers' then 'id' else 'customer_id' end \
              from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') \
              and not c.relispartition and (c.relname = 'customers' or exists ( \
                select 1 from pg_attribute a where a.attrelid = c.oid and a.attname = 'customer_id')) order by 1",

@@ -4,11 +4,15 @@
 use anyhow::bail;
 use tokio::time::Instant;
 use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
 
 use super::writer::{PATIENCE, Side, Stopped, Writer};
 
 /// Between two looks at a server that comes back.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// What became of a transaction, by its number.
+const STATUS: &str = "select pg_xact_status($1::text::xid8)";
 
 pub(super) fn second_phase(name: &str, commits: bool) -> String {
     format!("{} prepared '{name}'", if commits { "commit" } else { "rollback" })
@@ -55,10 +59,16 @@ impl Writer {
     pub(super) async fn committed(&self, number: &str) -> anyhow::Result<bool> {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
-            let row = self.sides[self.at]
-                .client
-                .query_one("select pg_xact_status($1::text::xid8)", &[&number])
-                .await?;
+            let client = &self.sides[self.at].client;
+            let row = match client.query_one(STATUS, &[&number]).await {
+                Ok(row) => row,
+                // The server forgot that it ever gave the number out: nothing
+                // of the transaction reached the disk.
+                Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            };
             match row.get::<_, Option<&str>>(0) {
                 Some("committed") => return Ok(true),
                 Some("in progress") => tokio::time::sleep(LOOK).await,

@@ -132,6 +132,9 @@ async fn a_statement_that_began_before_the_activation_is_refused() {
     writes.spawn(async move { client.batch_execute(&early).await });
     let waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
     while number(&world.target, waits).await == 0 {
+        if let Some(ended) = writes.try_join_next() {
+            panic!("the statement did not wait for the activation: {ended:?}");
+        }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     release(&marker);
