@@ -129,6 +129,7 @@ pub fn setup(
         takes_http: false,
         tickets: Arc::new(Tickets::load(dir)?),
         copy_part_pages: Some(32),
+        copy_streams: 0,
         shutdown: CancellationToken::new(),
     })
 }
