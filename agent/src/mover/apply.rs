@@ -3,7 +3,7 @@
 //! The statements of a table are prepared once per session and used by the
 //! drain and inside the fence alike; several tables go over in one round trip.
 
-use futures_util::future::{join, join_all, join3, join4, join5};
+use futures_util::future::{join, join_all, join3, join4};
 use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
@@ -144,12 +144,23 @@ impl<'a> Applier<'a> {
         mode: Mode,
         check: Check,
     ) -> Result<(), MoveError> {
-        let groups =
-            batch.groups.iter().map(|(&number, group)| self.group(number, group, mode, check));
-        for outcome in join_all(groups).await {
-            outcome?;
-        }
-        Ok(())
+        let groups: Vec<(usize, &Group)> =
+            batch.groups.iter().map(|(&number, group)| (number, group)).collect();
+        self.groups(&groups, mode, check).await
+    }
+
+    /// All changes of all tables first: a row may point to one of a table that
+    /// comes later in the same batch.
+    async fn groups(
+        &self,
+        groups: &[(usize, &Group)],
+        mode: Mode,
+        check: Check,
+    ) -> Result<(), MoveError> {
+        let changes = groups.iter().map(|(number, group)| self.group(*number, group, mode));
+        let checks = groups.iter().map(|(number, group)| self.dangling(*number, group, check));
+        let (changed, checked) = join(join_all(changes), join_all(checks)).await;
+        changed.into_iter().chain(checked).collect()
     }
 
     /// Runs every statement once with nothing to do, so that plans and caches
@@ -163,41 +174,43 @@ impl<'a> Applier<'a> {
             .iter()
             .map(|sql| Group { keys: vec![Vec::new(); sql.key_width()], rows: Vec::new() })
             .collect();
-        let groups = empty
-            .iter()
-            .enumerate()
-            .map(|(number, group)| self.group(number, group, Mode::Update, Check::Everything));
-        for outcome in join_all(groups).await {
-            outcome?;
-        }
-        Ok(())
+        let groups: Vec<(usize, &Group)> = empty.iter().enumerate().collect();
+        self.groups(&groups, Mode::Update, Check::Everything).await
     }
 
-    async fn group(
-        &self,
-        number: usize,
-        group: &Group,
-        mode: Mode,
-        check: Check,
-    ) -> Result<(), MoveError> {
-        let (Some(sql), Some(Some(prepared))) = (self.sql.get(number), self.prepared.get(number))
-        else {
-            return Err(MoveError::refused(format!(
-                "the key log names the unknown table {number}"
-            )));
+    fn of(&self, number: usize) -> Result<(&TableSql<'a>, &Prepared), MoveError> {
+        match (self.sql.get(number), self.prepared.get(number)) {
+            (Some(sql), Some(Some(prepared))) => Ok((sql, prepared)),
+            _ => Err(MoveError::refused(format!("the key log names the unknown table {number}"))),
+        }
+    }
+
+    async fn dangling(&self, number: usize, group: &Group, check: Check) -> Result<(), MoveError> {
+        let (sql, prepared) = self.of(number)?;
+        let query = match check {
+            Check::References => &prepared.references,
+            Check::Everything => &prepared.everything,
         };
+        let Some(query) = query else { return Ok(()) };
+        let keys: Vec<&(dyn ToSql + Sync)> = group.keys.iter().map(|column| column as _).collect();
+        let found =
+            self.to.client().query(query, &keys).await.map_err(|error| self.to.error(error))?;
+        match found.first() {
+            None => Ok(()),
+            Some(row) => Err(points_to_nothing(&sql.table.name, row.get(0), self.to)),
+        }
+    }
+
+    async fn group(&self, number: usize, group: &Group, mode: Mode) -> Result<(), MoveError> {
+        let (sql, prepared) = self.of(number)?;
         let client = self.to.client();
         let keys: Vec<&(dyn ToSql + Sync)> = group.keys.iter().map(|column| column as _).collect();
-        let mut keys_and_rows = keys.clone();
+        let mut keys_and_rows = keys;
         keys_and_rows.push(&group.rows);
         let rows: [&(dyn ToSql + Sync); 1] = [&group.rows];
         let delete = match mode {
             Mode::Update => &prepared.delete,
             Mode::Replace => &prepared.delete_all,
-        };
-        let dangling = match check {
-            Check::References => &prepared.references,
-            Check::Everything => &prepared.everything,
         };
         let update = async {
             match (&prepared.update, mode) {
@@ -205,18 +218,11 @@ impl<'a> Applier<'a> {
                 _ => Ok(0),
             }
         };
-        let dangling = async {
-            match dangling {
-                Some(check) => client.query(check, &keys).await,
-                None => Ok(Vec::new()),
-            }
-        };
-        let (deleted, updated, inserted, compared, dangling) = join5(
+        let (deleted, updated, inserted, compared) = join4(
             client.execute(delete, &keys_and_rows),
             update,
             client.execute(&prepared.insert, &rows),
             client.query(&prepared.compare, &keys_and_rows),
-            dangling,
         )
         .await;
         let error = |error| self.to.error(error);
@@ -231,10 +237,7 @@ impl<'a> Applier<'a> {
                 keys: keys.join(" "),
             });
         }
-        match dangling.map_err(error)?.first() {
-            None => Ok(()),
-            Some(row) => Err(points_to_nothing(&sql.table.name, row.get(0), self.to)),
-        }
+        Ok(())
     }
 
     /// Whether a foreign key of a table is to be looked at.
