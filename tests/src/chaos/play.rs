@@ -221,9 +221,12 @@ impl<'a> Cast<'a> {
             () = met => {}
             outcome = &mut asked => {
                 if marker.exists() {
-                    // An error, or a death that the supervisor was quick to mend.
                     self.done = true;
-                    self.measure().await?;
+                    // A death that the supervisor was quick to mend; what
+                    // follows an error, the coordinator asks for.
+                    if self.case.fault != Fault::Error {
+                        self.measure().await?;
+                    }
                 }
                 return Ok(Some(outcome));
             }
