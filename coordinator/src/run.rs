@@ -176,7 +176,7 @@ pub async fn run(
     let pace = Pace::from(&config.evaluation);
     let evaluator = Evaluator::new(store.clone(), slots.clone(), pace);
     let driver = Driver::new(store.clone(), slots, timing, signals.clone(), progress.clone())
-        .with_max_rows_per_second(config.moves.max_rows_per_second);
+        .with_rules(moves::Rules::from(&config.moves));
     // A little less than a request may take.
     let longest = Duration::from_secs(config.api.request_timeout_s).mul_f64(0.9);
     let directory = Directory::new(longest);

@@ -42,7 +42,7 @@ async fn a_tenant_that_outgrows_its_server_is_moved() {
 
     api.post(&format!("/api/moves/{id}/approve"), &json!({})).await.expect("is approved");
     let ended = scene.ended(id).await;
-    assert_eq!(ended["state"], "completed", "{ended}");
+    assert_eq!(ended["state"], "kept", "{ended}");
     assert!(ended["approved_by"].to_string().contains("harness"), "{ended}");
 
     // The coordinator's books follow, and the agents report the new home.
@@ -80,7 +80,7 @@ async fn the_agent_killed_in_the_copy() {
     scene.still_writes().await;
     scene.fleet.start_agent(SHARED).expect("starts");
     let ended = scene.ended(&id).await;
-    assert_eq!(ended["state"], "completed", "{ended}");
+    assert_eq!(ended["state"], "kept", "{ended}");
     scene.finish(DEDICATED).await;
 }
 
@@ -94,7 +94,7 @@ async fn the_coordinator_killed_in_the_copy() {
     scene.still_writes().await;
     scene.fleet.start_coordinator().await.expect("starts again");
     let ended = scene.ended(&id).await;
-    assert_eq!(ended["state"], "completed", "{ended}");
+    assert_eq!(ended["state"], "kept", "{ended}");
     scene.finish(DEDICATED).await;
 }
 
@@ -112,7 +112,7 @@ async fn the_agent_killed_in_the_cut_over() {
     scene.fleet.start_agent(SHARED).expect("starts");
     blocker.end().await;
     let ended = scene.ended(&id).await;
-    assert_eq!(ended["state"], "completed", "{ended}");
+    assert_eq!(ended["state"], "kept", "{ended}");
     scene.finish(DEDICATED).await;
 }
 
@@ -128,7 +128,7 @@ async fn the_agent_killed_between_moved_and_active() {
     scene.fleet.kill_agent(SHARED);
     scene.fleet.start_agent(SHARED).expect("starts");
     let ended = scene.ended(&id).await;
-    assert_eq!(ended["state"], "completed", "{ended}");
+    assert_eq!(ended["state"], "kept", "{ended}");
     scene.finish(DEDICATED).await;
 }
 
@@ -146,6 +146,6 @@ async fn the_coordinator_killed_in_the_cut_over() {
     scene.active_on_target().await;
     scene.fleet.start_coordinator().await.expect("starts again");
     let ended = scene.ended(&id).await;
-    assert_eq!(ended["state"], "completed", "{ended}");
+    assert_eq!(ended["state"], "kept", "{ended}");
     scene.finish(DEDICATED).await;
 }

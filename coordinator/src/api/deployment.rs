@@ -17,8 +17,8 @@ use super::tenants::usage_of;
 use crate::decide::{
     Decision, Migration, Mode, Profile, ProfileOverrides, Usage, evaluate_migration, recommend,
 };
-use crate::evaluate::{FactsError, ForceError, force};
-use crate::moves;
+use crate::evaluate::{FactsError, ForceError, Forced, Wanted, force};
+use crate::moves::{self, Kind};
 use crate::signup::{self, request};
 use crate::store::decisions::{self, Outcome, Trigger};
 use crate::store::placements;
@@ -160,17 +160,29 @@ pub async fn evaluate(
     }))
 }
 
-/// Forces a customer into a mode.
+/// Forces a customer into a mode, or onto another node.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Migrate {
     #[schema(value_type = String)]
     pub customer_id: Uuid,
-    /// "multi_tenant" or "single_tenant".
-    pub target_mode: String,
+    /// "multi_tenant" or "single_tenant"; needed without `kind`.
+    #[serde(default)]
+    pub target_mode: Option<String>,
+    /// "upgrade", "downgrade", "lateral" or "dedicated": refused where the
+    /// move would be of another kind.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// The node to take, by id or name; placement chooses without one.
+    #[serde(default)]
+    pub target: Option<String>,
     /// For the audit trail.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Of a downgrade: so many rows, older than what the target's plan
+    /// retains, may stay behind without asking.
+    #[serde(default)]
+    pub confirm_rows_left_behind: u64,
 }
 
 /// The move that was begun.
@@ -186,6 +198,35 @@ pub struct Migrated {
     pub decision: Decision,
 }
 
+/// Reads what is wanted.
+async fn wanted(state: &ApiState, wanted: Migrate) -> Result<Wanted, ApiError> {
+    let tenant = extract::tenant(state, &wanted.customer_id.to_string()).await?;
+    let kind = wanted.kind.as_deref().map(str::parse::<Kind>).transpose();
+    let kind = kind.map_err(|error| ApiError::invalid("kind", error.to_string()))?;
+    let mode = match (wanted.target_mode, kind) {
+        (Some(mode), _) => mode.parse().map_err(|error: crate::decide::plans::ModeError| {
+            ApiError::invalid("target_mode", error.to_string())
+        })?,
+        (None, Some(kind)) => kind.target_mode(),
+        (None, None) => {
+            return Err(ApiError::invalid("target_mode", "target_mode or kind is needed"));
+        }
+    };
+    let target = match &wanted.target {
+        Some(name) => Some(extract::node(state, name).await?.id),
+        None => None,
+    };
+    Ok(Wanted {
+        tenant: tenant.id,
+        mode,
+        kind,
+        target,
+        reason: wanted.reason,
+        confirm_rows: wanted.confirm_rows_left_behind,
+        dry_run: false,
+    })
+}
+
 /// Moves a customer into a mode although the scores say otherwise; never
 /// against a compliance rule.
 #[utoipa::path(post, path = "/api/admin/deployment/migrate", tag = "deployment",
@@ -196,24 +237,38 @@ pub struct Migrated {
 pub async fn migrate(
     State(state): State<ApiState>,
     Extension(bearer): Extension<Bearer>,
-    Body(wanted): Body<Migrate>,
+    Body(body): Body<Migrate>,
 ) -> Result<(StatusCode, Json<Migrated>), ApiError> {
-    let tenant = extract::tenant(&state, &wanted.customer_id.to_string()).await?;
-    let mode: Mode =
-        wanted.target_mode.parse().map_err(|error: crate::decide::plans::ModeError| {
-            ApiError::invalid("target_mode", error.to_string())
-        })?;
-    let begun =
-        force(&state.store, &state.desk.slots, tenant.id, mode, wanted.reason, &bearer.actor)
-            .await?;
+    begin(&state, wanted(&state, body).await?, &bearer, "Migration queued").await
+}
+
+/// Looks at both sides as a move would, and changes nothing: the report is
+/// `result.preflight` of the answered move once that has ended.
+#[utoipa::path(post, path = "/api/moves/preflight", tag = "moves",
+    request_body = Migrate,
+    responses((status = 202, body = Migrated), (status = 404, body = super::error::ErrorBody),
+              (status = 409, body = super::error::ErrorBody),
+              (status = 422, body = super::error::ErrorBody)))]
+pub async fn preflight(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Body(body): Body<Migrate>,
+) -> Result<(StatusCode, Json<Migrated>), ApiError> {
+    let wanted = Wanted { dry_run: true, ..wanted(&state, body).await? };
+    begin(&state, wanted, &bearer, "Preflight queued").await
+}
+
+async fn begin(
+    state: &ApiState,
+    wanted: Wanted,
+    bearer: &Bearer,
+    message: &'static str,
+) -> Result<(StatusCode, Json<Migrated>), ApiError> {
+    let begun = force(&state.store, &state.desk.slots, wanted, &bearer.actor).await?;
     // The driver wakes by this signal as well as by its period.
     state.signals.replies.notify();
-    let answer = Migrated {
-        status: "success",
-        message: "Migration queued",
-        move_id: begun.move_id,
-        decision: begun.decision,
-    };
+    let Forced { move_id, decision, .. } = begun;
+    let answer = Migrated { status: "success", message, move_id, decision };
     Ok((StatusCode::ACCEPTED, Json(answer)))
 }
 
@@ -222,7 +277,7 @@ impl From<ForceError> for ApiError {
         match error {
             ForceError::Move(refused) => refused.into(),
             ForceError::Store(error) | ForceError::Facts(FactsError::Store(error)) => error.into(),
-            other @ (ForceError::Refused(_) | ForceError::Facts(_)) => {
+            other @ (ForceError::Refused(_) | ForceError::Kind { .. } | ForceError::Facts(_)) => {
                 Self::conflict(other.to_string())
             }
         }

@@ -107,6 +107,13 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
                 .routes(routes!(moves::approve))
                 .routes(routes!(moves::refuse))
                 .routes(routes!(moves::cancel))
+                .routes(routes!(moves::confirm))
+                .routes(routes!(moves::pause))
+                .routes(routes!(moves::resume))
+                .routes(routes!(moves::roll_back))
+                .routes(routes!(moves::close_way_back))
+                .routes(routes!(moves::clean_up))
+                .routes(routes!(deployment::preflight))
                 .routes(routes!(deployment::evaluate))
                 .routes(routes!(deployment::migrate)),
         ),

@@ -123,3 +123,105 @@ pub async fn cancel(
     state.signals.replies.notify();
     shown(&state, id).await
 }
+
+/// How many rows may stay behind.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rows {
+    /// At least what the move says: `rows_left_behind`.
+    pub rows: u64,
+}
+
+/// Confirms how many rows stay behind, older than what the target's plan
+/// retains.
+#[utoipa::path(post, path = "/api/moves/{id}/confirm", tag = "moves", request_body = Rows,
+    params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
+pub async fn confirm(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Path(id): Path<String>,
+    Body(rows): Body<Rows>,
+) -> Result<Json<MoveView>, ApiError> {
+    let id = id_of(&id)?;
+    moves::confirm(&state.store, id, rows.rows, &bearer.actor).await?;
+    state.signals.replies.notify();
+    shown(&state, id).await
+}
+
+/// Pauses a move before its switch; what runs is let end, nothing is undone.
+#[utoipa::path(post, path = "/api/moves/{id}/pause", tag = "moves", request_body = Why,
+    params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
+pub async fn pause(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Path(id): Path<String>,
+    Body(why): Body<Why>,
+) -> Result<Json<MoveView>, ApiError> {
+    let id = id_of(&id)?;
+    moves::pause(&state.store, id, &bearer.actor, &why.reason).await?;
+    state.signals.replies.notify();
+    shown(&state, id).await
+}
+
+/// Lets a paused move go on.
+#[utoipa::path(post, path = "/api/moves/{id}/resume", tag = "moves", params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
+pub async fn resume(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Path(id): Path<String>,
+) -> Result<Json<MoveView>, ApiError> {
+    let id = id_of(&id)?;
+    moves::resume(&state.store, id, &bearer.actor).await?;
+    state.signals.replies.notify();
+    shown(&state, id).await
+}
+
+/// Brings the tenant back to where it came from, and loses nothing; possible
+/// while the way back is open.
+#[utoipa::path(post, path = "/api/moves/{id}/roll-back", tag = "moves", request_body = Why,
+    params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
+pub async fn roll_back(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Path(id): Path<String>,
+    Body(why): Body<Why>,
+) -> Result<Json<MoveView>, ApiError> {
+    let id = id_of(&id)?;
+    moves::roll_back(&state.store, id, &bearer.actor, &why.reason).await?;
+    state.signals.replies.notify();
+    shown(&state, id).await
+}
+
+/// Closes the way back before its time: the tenant stays where it is.
+#[utoipa::path(post, path = "/api/moves/{id}/close-way-back", tag = "moves", request_body = Why,
+    params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
+pub async fn close_way_back(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Path(id): Path<String>,
+    Body(why): Body<Why>,
+) -> Result<Json<MoveView>, ApiError> {
+    let id = id_of(&id)?;
+    moves::close_way_back(&state.store, id, &bearer.actor, &why.reason).await?;
+    state.signals.replies.notify();
+    shown(&state, id).await
+}
+
+/// Deletes the old copy before its time.
+#[utoipa::path(post, path = "/api/moves/{id}/clean-up", tag = "moves", params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
+pub async fn clean_up(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Path(id): Path<String>,
+) -> Result<Json<MoveView>, ApiError> {
+    let id = id_of(&id)?;
+    moves::clean_up(&state.store, id, &bearer.actor).await?;
+    state.signals.replies.notify();
+    shown(&state, id).await
+}

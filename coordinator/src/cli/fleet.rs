@@ -1,4 +1,4 @@
-//! `node`, `tenant` and `move`: an operator's look at the fleet.
+//! `node` and `tenant`: an operator's look at the fleet.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,20 +7,18 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::open::{State, sealing_key};
-use super::{CliError, MoveCommand, NodeCommand, TenantCommand, output};
+use super::{CliError, NodeCommand, TenantCommand, output};
 use crate::api::fleet::promise;
 use crate::config::Config;
 use crate::link::authority::{Authority, Leaves};
 use crate::link::{Signal, Signals, create_join_token};
-use crate::moves;
 use crate::signup::{Desk, request};
 use crate::slots::Slots;
-use crate::store::moves::Which;
 use crate::store::{Store, nodes, tenants};
 use crate::usage::Book;
 
-const OPERATOR: &str = "operator";
-const MOST: i64 = 100_000;
+pub(super) const OPERATOR: &str = "operator";
+pub(super) const MOST: i64 = 100_000;
 
 pub(super) async fn node(
     config: &Config,
@@ -117,7 +115,7 @@ pub(super) async fn tenant(
     }
 }
 
-fn desk(config: &Config, store: &Store) -> Desk {
+pub(super) fn desk(config: &Config, store: &Store) -> Desk {
     let silence = SignedDuration::from_secs(i64::from(config.link.silence_s));
     Desk {
         store: store.clone(),
@@ -132,40 +130,5 @@ fn desk(config: &Config, store: &Store) -> Desk {
         ),
         reserved_slugs: Arc::new(config.signup.reserved_slugs.iter().cloned().collect()),
         changed: Signal::default(),
-    }
-}
-
-pub(super) async fn moves(store: &Store, command: MoveCommand) -> Result<(), CliError> {
-    match command {
-        MoveCommand::List { open, format } => {
-            let which = Which { tenant: None, open, before: None };
-            let listed = moves::list(store, which, MOST).await?;
-            if format.json {
-                return output::json(&listed);
-            }
-            let rows = listed.into_iter().map(|one| {
-                vec![
-                    one.id.to_string(),
-                    one.tenant_id.to_string(),
-                    one.kind,
-                    one.state,
-                    one.created_at.to_string(),
-                    one.error.unwrap_or(one.reason),
-                ]
-            });
-            output::table(&["ID", "TENANT", "KIND", "STATE", "SINCE", "WHY"], rows.collect())
-        }
-        MoveCommand::Approve { id } => {
-            moves::approve(store, id, OPERATOR).await?;
-            output::line(&format!("move {id} is approved"))
-        }
-        MoveCommand::Refuse { id, reason } => {
-            moves::refuse(store, id, OPERATOR, &reason).await?;
-            output::line(&format!("move {id} is refused"))
-        }
-        MoveCommand::Cancel { id } => {
-            moves::cancel(store, id, OPERATOR).await?;
-            output::line(&format!("move {id} will be cancelled"))
-        }
     }
 }

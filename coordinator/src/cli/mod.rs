@@ -7,9 +7,11 @@
 //! no token: who may read the database or its socket is an operator.
 
 mod fleet;
+mod moves;
 mod open;
 mod output;
 mod serve;
+mod show;
 mod tokens;
 
 use std::path::PathBuf;
@@ -53,7 +55,7 @@ enum Command {
     Tenant(TenantCommand),
     /// Moves.
     #[command(subcommand)]
-    Move(MoveCommand),
+    Move(moves::MoveCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,28 +116,6 @@ enum TenantCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum MoveCommand {
-    /// List the moves, newest first.
-    List {
-        /// Only those that have not ended.
-        #[arg(long)]
-        open: bool,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Approve a move that waits for an administrator.
-    Approve { id: webhost_proto::ids::MoveId },
-    /// Refuse one.
-    Refuse {
-        id: webhost_proto::ids::MoveId,
-        #[arg(long)]
-        reason: String,
-    },
-    /// Cancel one before its point of no return.
-    Cancel { id: webhost_proto::ids::MoveId },
-}
-
 /// How to print.
 #[derive(Clone, Copy, Debug, Args)]
 struct Format {
@@ -165,6 +145,8 @@ pub enum CliError {
     Store(#[from] crate::store::StoreError),
     #[error(transparent)]
     Move(#[from] crate::moves::MoveRefused),
+    #[error(transparent)]
+    Force(#[from] crate::evaluate::ForceError),
     #[error(transparent)]
     Import(#[from] crate::signup::import::ImportError),
     #[error(transparent)]
@@ -201,7 +183,7 @@ impl Cli {
             Command::Token(command) => tokens::run(&state.store, command).await,
             Command::Node(command) => fleet::node(&config, &state, command).await,
             Command::Tenant(command) => fleet::tenant(&config, &state, command).await,
-            Command::Move(command) => fleet::moves(&state.store, command).await,
+            Command::Move(command) => moves::run(&config, &state.store, command).await,
         }
     }
 }

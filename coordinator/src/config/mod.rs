@@ -9,6 +9,7 @@
 //! The environment wins over the file. [`environment`] lists the variables.
 
 mod environment;
+mod moves;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::decide::{Catalog, CatalogError, Mode};
+
+pub use moves::{AutoRollback, Moves};
 
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -287,22 +290,6 @@ impl Default for Evaluation {
     }
 }
 
-/// How moves are driven.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Moves {
-    /// Rows per second that one copy may reach; 0 is unlimited.
-    pub max_rows_per_second: u64,
-    /// Without progress for that long, somebody is told.
-    pub stuck_after_s: u64,
-}
-
-impl Default for Moves {
-    fn default() -> Self {
-        Self { max_rows_per_second: 0, stuck_after_s: 300 }
-    }
-}
-
 /// How requests find their tenant.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -411,7 +398,7 @@ impl Config {
             "routing.domain",
             "must be a domain name like tracking.example.net",
         )?;
-        ensure(self.moves.stuck_after_s >= 1, "moves.stuck_after_s", "must be at least 1")
+        self.moves.validate()
     }
 
     /// The window that rates are taken over.

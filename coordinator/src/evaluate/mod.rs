@@ -27,6 +27,6 @@ pub mod trigger;
 #[cfg(test)]
 mod tests;
 
-pub use force::{ForceError, Forced, force};
+pub use force::{ForceError, Forced, Wanted, force};
 pub use judge::{Facts, FactsError, Verdict, judge};
 pub use run::{Evaluated, Evaluator, Pace};

@@ -295,6 +295,8 @@ impl Evaluator {
             reason: decision.reason.clone(),
             decision_id: Some(decision_id),
             approval: approval.clone(),
+            dry_run: false,
+            confirm_rows: 0,
         };
         match request_in(tx, new, now).await {
             Ok(id) => Ok(Some(id)),
@@ -305,6 +307,8 @@ impl Evaluator {
                 }
                 Approval::Wanted { .. } => Ok(None),
             },
+            // It was moved a moment ago; what is wrong there is for the way back.
+            Err(MoveRefused::WayBackOpen { .. }) => Ok(None),
             Err(refused) => Err(refused.into()),
         }
     }

@@ -75,7 +75,7 @@ impl Desk {
         let client = self.world.store.client().await.expect("a client");
         let id = crate::store::moves::open_of(&**client, self.world.tenant).await.expect("reads");
         match id {
-            Some(id) => Some((id, self.world.state(id).await)),
+            Some(open) => Some((open.id, self.world.state(open.id).await)),
             None => None,
         }
     }
@@ -208,16 +208,16 @@ async fn an_administrator_forces_a_mode_but_not_against_compliance() {
     let mut desk = Desk::new().await;
     let (store, slots, tenant) = (&desk.world.store, &desk.slots, desk.world.tenant);
     let forced =
-        force(store, slots, tenant, Mode::SingleTenant, None, "token ops").await.expect("a move");
+        force(store, slots, wanted(tenant, Mode::SingleTenant), "token ops").await.expect("a move");
     let row = desk.world.row(forced.move_id).await;
     assert_eq!(row.approved_by.as_deref(), Some("token ops"));
     assert_eq!(row.state.as_str(), "waiting_for_node");
-    let again = force(store, slots, tenant, Mode::SingleTenant, None, "token ops").await;
+    let again = force(store, slots, wanted(tenant, Mode::SingleTenant), "token ops").await;
     assert!(matches!(again, Err(ForceError::Move(MoveRefused::AlreadyMoving { .. }))), "{again:?}");
     moves::cancel(store, forced.move_id, "token ops").await.expect("cancelled");
     desk.execute("update tenants set profile = '{\"compliance_requirements\": [\"soc2\"]}'").await;
     let (store, slots) = (&desk.world.store, &desk.slots);
-    let refused = force(store, slots, tenant, Mode::MultiTenant, None, "token ops").await;
+    let refused = force(store, slots, wanted(tenant, Mode::MultiTenant), "token ops").await;
     assert!(matches!(refused, Err(ForceError::Refused(_))), "{refused:?}");
 
     // What the engine finds by itself: SOC 2 on a shared server moves at once.
@@ -235,4 +235,8 @@ async fn an_administrator_forces_a_mode_but_not_against_compliance() {
         desk.evaluator.evaluate(tenant, Trigger::Admin, None, now).await.expect("evaluated");
     assert_eq!(after.move_id, None);
     assert_eq!(after.facts.residence.plan.as_str(), "starter");
+}
+
+fn wanted(tenant: TenantId, mode: Mode) -> Wanted {
+    Wanted { tenant, mode, kind: None, target: None, reason: None, confirm_rows: 0, dry_run: false }
 }

@@ -4,25 +4,28 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use webhost_proto::ids::MoveId;
 
 use super::apply::applied;
 use super::consider::{Action, consider, transition};
-use super::next::{Outcome, Transition};
+use super::limits::Limits;
+use super::next::Transition;
+use super::policy::Policy;
 use super::progress::Progress;
-use super::state::{Ending, State, Step};
+use super::state::{Ending, State, Step, Undo};
 use super::steps::{self, Answer, Context};
-use super::target;
-use super::timing::{Timing, later};
+use super::timing::Timing;
 use crate::link::Signals;
 use crate::slots::Slots;
 use crate::store::moves::{self, Move, Open};
-use crate::store::{Store, StoreError, commands, tenants};
+use crate::store::{Store, StoreError, commands};
 
+mod books;
 mod told;
+mod turn;
+mod watch;
 
 use told::{log, record};
 
@@ -34,8 +37,53 @@ pub struct Driver {
     timing: Timing,
     signals: Signals,
     progress: Progress,
+    rules: Rules,
+}
+
+/// What moves are held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
     /// Rows per second that a copy may reach; 0 is unlimited.
-    max_rows_per_second: u64,
+    pub max_rows_per_second: u64,
+    /// The same for copies to a shared node; the smaller of both holds.
+    pub max_rows_per_second_to_shared: u64,
+    /// How many moves may be under way.
+    pub limits: Limits,
+    /// When a move goes back by itself.
+    pub auto_rollback: Policy,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self::from(&crate::config::Moves::default())
+    }
+}
+
+impl From<&crate::config::Moves> for Rules {
+    fn from(config: &crate::config::Moves) -> Self {
+        Self {
+            max_rows_per_second: config.max_rows_per_second,
+            max_rows_per_second_to_shared: config.max_rows_per_second_to_shared,
+            limits: Limits {
+                per_source: config.max_per_source,
+                per_target: config.max_per_target,
+                in_fleet: config.max_in_fleet,
+            },
+            auto_rollback: Policy::from(&config.auto_rollback),
+        }
+    }
+}
+
+impl Rules {
+    /// Rows per second that a copy to a node of `mode` may reach; 0 is
+    /// unlimited.
+    fn rate(&self, mode: &str) -> u64 {
+        let shared = if mode == "multi_tenant" { self.max_rows_per_second_to_shared } else { 0 };
+        match (self.max_rows_per_second, shared) {
+            (0, rate) | (rate, 0) => rate,
+            (one, other) => one.min(other),
+        }
+    }
 }
 
 /// One look at a move came to this.
@@ -55,20 +103,20 @@ const MOST_LOOKS: usize = 32;
 
 impl Driver {
     /// A driver over `store`; [`Driver::run`] makes it drive.
-    pub const fn new(
+    pub fn new(
         store: Store,
         slots: Slots,
         timing: Timing,
         signals: Signals,
         progress: Progress,
     ) -> Self {
-        Self { store, slots, timing, signals, progress, max_rows_per_second: 0 }
+        Self { store, slots, timing, signals, progress, rules: Rules::default() }
     }
 
-    /// Limits the copies of this driver's moves.
+    /// Holds this driver's moves to `rules`.
     #[must_use]
-    pub const fn with_max_rows_per_second(mut self, rows: u64) -> Self {
-        self.max_rows_per_second = rows;
+    pub const fn with_rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
         self
     }
 
@@ -126,6 +174,10 @@ impl Driver {
                 Looked::Changed | Looked::Overtaken => {}
                 Looked::Waits(due) => {
                     self.alarm_if_stuck(&open.row, now).await?;
+                    self.alarm_if_slow(&open.row, now).await?;
+                    if self.watch_health(&open.row, now).await? == Looked::Changed {
+                        continue;
+                    }
                     return Ok(due);
                 }
             }
@@ -135,18 +187,18 @@ impl Driver {
 
     async fn look(&self, open: &Open, now: Timestamp) -> Result<Looked, StoreError> {
         let row = &open.row;
-        let context = self.context(row);
+        let context = self.context(row, now);
         match consider(row, open.sent.as_ref(), context.as_ref(), now) {
             Action::Wait(due) => Ok(Looked::Waits(due)),
             Action::Reserve => self.reserve(row, now).await,
             Action::Send => self.send(row, now).await,
-            Action::Route => self.route(row, now).await,
+            Action::Books => self.books(row, now).await,
             Action::Settle(answer) => self.settle(row, &answer, now).await,
         }
     }
 
     /// What the step's command is made of; none before a target is promised.
-    fn context<'a>(&self, row: &'a Move) -> Option<Context<'a>> {
+    fn context<'a>(&self, row: &'a Move, now: Timestamp) -> Option<Context<'a>> {
         Some(Context {
             id: row.id,
             tenant: row.tenant,
@@ -154,7 +206,8 @@ impl Driver {
             target: row.target?,
             epoch: row.epoch,
             durable: &row.durable,
-            max_rows_per_second: self.max_rows_per_second,
+            now,
+            max_rows_per_second: self.rules.rate(&row.durable.wanted.mode),
         })
     }
 
@@ -166,14 +219,12 @@ impl Driver {
         answer: &Answer,
         now: Timestamp,
     ) -> Result<Looked, StoreError> {
-        let transition = transition(from, answer.outcome, now);
+        let transition = transition(from, answer, now);
         let (mut to, message) = applied(from, answer, transition, &self.timing, now);
         let mut client = self.store.client().await?;
         let tx = client.transaction().await?;
         moves::settle_commands(&*tx, from.id).await?;
-        if matches!(to.state, State::Ended(Ending::Failed | Ending::Cancelled)) {
-            moves::release_incoming(&*tx, from).await?;
-        }
+        follow(&tx, from, &to).await?;
         if to.durable.not_before.is_none() {
             self.enqueue(&tx, &mut to, now).await?;
         }
@@ -220,13 +271,23 @@ impl Driver {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let state = to.state;
-        let outgoing = self.context(to).and_then(|context| match state {
+        let outgoing = self.context(to, now).and_then(|context| match state {
             State::Step(step) => steps::command(step, &context),
             State::Undoing(undo) => Some(steps::undo_command(undo, &context)),
-            State::AwaitingApproval | State::WaitingForNode | State::Ended(_) => None,
+            State::AwaitingApproval
+            | State::AwaitingConfirmation
+            | State::WaitingForNode
+            | State::Paused
+            | State::Ended(_) => None,
         });
         let Some(outgoing) = outgoing else { return Ok(false) };
         let step = if let State::Step(step) = state { Some(step) } else { None };
+        // A step that a person's wish began has its times from here on.
+        if to.durable.attempts == 0 {
+            let (timing, durable) = (&self.timing, &mut to.durable);
+            durable.deadline = durable.deadline.or(timing.deadline(state, durable, now));
+            durable.alarm_at = durable.alarm_at.or(timing.alarm(state, now));
+        }
         let expires = self.timing.expiry(step, now, to.durable.deadline);
         let id = commands::enqueue(tx, outgoing.node, Some(to.id), outgoing.kind, expires).await?;
         to.durable.command = Some(id);
@@ -234,125 +295,45 @@ impl Driver {
         to.durable.attempts += 1;
         if step == Some(Step::CutOver) {
             to.durable.cut_over_sent = true;
+            self.remember_health(to, now);
         }
         Ok(true)
     }
+}
 
-    /// Finds and promises a node, and begins.
-    async fn reserve(&self, from: &Move, now: Timestamp) -> Result<Looked, StoreError> {
-        let mut client = self.store.client().await?;
-        let tx = client.transaction().await?;
-        let mut to = from.revised(now);
-        let message = if moves::still_at_source(&*tx, from).await? {
-            match target::choose(&tx, &self.slots, from, now).await? {
-                Ok(chosen) => {
-                    moves::reserve_incoming(&*tx, from, chosen.id, &from.durable.wanted.mode)
-                        .await?;
-                    to.target = Some(chosen.id);
-                    to.state = State::Step(Step::OpenTunnel);
-                    to.error = None;
-                    let budget = self.timing.budget(Step::OpenTunnel);
-                    to.durable.begin_step(
-                        budget.map(|budget| later(now, budget)),
-                        Some(later(now, self.timing.stuck_after)),
-                    );
-                    to.durable.ticket = Some(super::durable::Ticket::generate());
-                    to.durable.ticket_expires_at = Some(later(now, self.timing.ticket));
-                    to.durable.target_tunnel = chosen.tunnel_address;
-                    to.durable.target_place.clone_from(&chosen.name);
-                    to.durable.tenant_host = tenants::host(&*tx, from.tenant).await?;
-                    self.enqueue(&tx, &mut to, now).await?;
-                    format!("{} is promised to the tenant", chosen.name)
-                }
-                Err(why) => return self.wait_for_node(tx, from, to, &why, now).await,
+/// The books follow the change of a move from `from` to `to`, in its own
+/// transaction.
+async fn follow(
+    tx: &tokio_postgres::Transaction<'_>,
+    from: &Move,
+    to: &Move,
+) -> Result<(), StoreError> {
+    if from.state == to.state {
+        return Ok(());
+    }
+    match (from.state, to.state) {
+        (State::Undoing(Undo::Abandon), State::Undoing(Undo::CleanTarget)) => {
+            moves::keep_incoming(tx, from).await
+        }
+        (State::Undoing(Undo::CleanTarget), State::Step(Step::CloseTunnel)) => match from.target {
+            Some(target) => moves::end_kept(tx, from, target).await,
+            None => Ok(()),
+        },
+        (State::Step(Step::CleanUp), State::Step(Step::CloseTunnel)) => {
+            let old = if from.durable.rolled_back { from.target } else { Some(from.source) };
+            match old {
+                Some(node) => moves::end_kept(tx, from, node).await,
+                None => Ok(()),
             }
-        } else {
-            to.state = State::Ended(Ending::Failed);
-            let why = "the tenant is not active where the move was to take it from".to_owned();
-            to.error = Some(why.clone());
-            why
-        };
-        if !moves::save(&*tx, from, &to).await? {
-            return Ok(Looked::Overtaken);
         }
-        record(&tx, &to, &message, None, now, true).await?;
-        tx.commit().await?;
-        self.signals.commands.notify();
-        log(&to, &message, Transition::To(to.state));
-        Ok(Looked::Changed)
-    }
-
-    /// No node is free: said once per reason, tried again and again.
-    async fn wait_for_node(
-        &self,
-        tx: deadpool_postgres::Transaction<'_>,
-        from: &Move,
-        mut to: Move,
-        why: &str,
-        now: Timestamp,
-    ) -> Result<Looked, StoreError> {
-        let news = from.error.as_deref() != Some(why);
-        to.updated_at = from.updated_at;
-        to.error = Some(why.to_owned());
-        to.durable.attempts = from.durable.attempts.saturating_add(1);
-        let due = later(now, self.timing.pause(to.durable.attempts));
-        to.durable.not_before = Some(due);
-        if !moves::save(&*tx, from, &to).await? {
-            return Ok(Looked::Overtaken);
+        // An abandoned move gave its promise up long ago, and another one may
+        // have made a new one.
+        (_, State::Ended(Ending::Failed | Ending::Cancelled | Ending::Checked))
+            if !from.durable.abandoned =>
+        {
+            moves::release_incoming(tx, from).await
         }
-        if news {
-            record(&tx, &to, why, None, now, true).await?;
-            info!(move_id = %from.id, tenant = %from.tenant, why, "a move waits for a node");
-        }
-        tx.commit().await?;
-        Ok(Looked::Waits(Some(due)))
-    }
-
-    /// The books follow the switch, with the next command, in one transaction.
-    async fn route(&self, from: &Move, now: Timestamp) -> Result<Looked, StoreError> {
-        let Some(epoch) = from.durable.new_epoch else {
-            error!(move_id = %from.id, "a move past its cut-over has no epoch");
-            return Ok(Looked::Waits(None));
-        };
-        let answer = Answer::of(Outcome::Done, format!("the tenant is routed under epoch {epoch}"));
-        let transition = transition(from, answer.outcome, now);
-        let (mut to, message) = applied(from, &answer, transition, &self.timing, now);
-        let mut client = self.store.client().await?;
-        let tx = client.transaction().await?;
-        if !moves::switch_placements(&*tx, from, epoch).await? {
-            drop(tx);
-            return self.books_disagree(from, now).await;
-        }
-        moves::settle_commands(&*tx, from.id).await?;
-        self.enqueue(&tx, &mut to, now).await?;
-        if !moves::save(&*tx, from, &to).await? {
-            return Ok(Looked::Overtaken);
-        }
-        record(&tx, &to, &message, Some(json!({ "epoch": epoch })), now, true).await?;
-        tx.commit().await?;
-        self.signals.commands.notify();
-        log(&to, &message, transition);
-        Ok(Looked::Changed)
-    }
-
-    /// The switch happened but the books don't show the tenant where the move
-    /// took it from. The databases are right; a person must look at the books.
-    async fn books_disagree(&self, from: &Move, now: Timestamp) -> Result<Looked, StoreError> {
-        let why = "the switch is done, but placements or epoch are not as the move left them";
-        let mut to = from.revised(now);
-        to.updated_at = from.updated_at;
-        to.error = Some(why.to_owned());
-        to.durable.attempts = from.durable.attempts.saturating_add(1);
-        let due = later(now, self.timing.pause(to.durable.attempts));
-        to.durable.not_before = Some(due);
-        let mut client = self.store.client().await?;
-        let tx = client.transaction().await?;
-        if !moves::save(&*tx, from, &to).await? {
-            return Ok(Looked::Overtaken);
-        }
-        tx.commit().await?;
-        error!(move_id = %from.id, tenant = %from.tenant, why);
-        Ok(Looked::Waits(Some(due)))
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use webhost_proto::ids::{CommandId, Epoch, NodeId};
 
-use super::state::Ending;
+use super::state::{Ending, State, Step};
 
 /// The secret that lets the source's mover through the target's tunnel: 32
 /// random bytes. It lives in the state database for as long as the move does,
@@ -70,6 +70,9 @@ pub struct Wanted {
     /// The one node that a person chose.
     #[serde(default)]
     pub node: Option<NodeId>,
+    /// Only the preflight, and its report.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// How a move that goes back will end, and why.
@@ -87,6 +90,42 @@ impl Stopped {
         if self.by_person { Ending::Cancelled } else { Ending::Failed }
     }
 }
+
+/// What a person, or a policy, wants of a move that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// "token NAME", "operator", "policy".
+    pub by: String,
+    /// In a sentence.
+    pub why: String,
+}
+
+/// The tenant's requests before the switch, with which those after it are
+/// compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Microseconds; none where there were no requests.
+    pub mean_response_us: Option<u64>,
+    /// Hundredths of a percent of the requests.
+    pub error_rate_bp: Option<u32>,
+}
+
+/// A state that the move has left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// Which.
+    pub state: State,
+    /// When it was entered.
+    pub began: Timestamp,
+    /// When it was left.
+    pub ended: Timestamp,
+    /// How often its command was sent.
+    pub tries: u32,
+}
+
+/// How many states the history of timings holds; a move whose way back is
+/// tried again and again must not grow without end.
+const MOST_PASSED: usize = 64;
 
 /// The part of a move that is saved with every transition, in its row. A crash
 /// loses nothing of it; a restarted coordinator, or a second one, goes on from
@@ -142,6 +181,61 @@ pub struct Durable {
     /// A person wants the move stopped, or a step failed for good.
     #[serde(default)]
     pub stopped: Option<Stopped>,
+    /// Rows of time series that are older stay behind: the target plan's
+    /// retention, fixed once.
+    #[serde(default)]
+    pub retain_from: Option<Timestamp>,
+    /// How many rows stay behind, as the preflight counted them.
+    #[serde(default)]
+    pub rows_left_behind: u64,
+    /// How many rows a person lets stay behind.
+    #[serde(default)]
+    pub confirmed_rows: u64,
+    /// A pause is wanted, or is had.
+    #[serde(default)]
+    pub pause: Option<Wish>,
+    /// With which step a paused move goes on.
+    #[serde(default)]
+    pub resume_at: Option<Step>,
+    /// How long the way back will be open, in seconds; 0 opens none.
+    #[serde(default)]
+    pub way_back_s: u64,
+    /// When the way back ends, once it is open.
+    #[serde(default)]
+    pub way_back_until: Option<Timestamp>,
+    /// A person wants the way back closed before that.
+    #[serde(default)]
+    pub close_way_back: Option<Wish>,
+    /// The roll back is wanted.
+    #[serde(default)]
+    pub roll_back: Option<Wish>,
+    /// The epoch under which the source is active again.
+    #[serde(default)]
+    pub back_epoch: Option<Epoch>,
+    /// The books have followed the roll back.
+    #[serde(default)]
+    pub rolled_back: bool,
+    /// Until when the old copy is kept.
+    #[serde(default)]
+    pub keep_until: Option<Timestamp>,
+    /// The source has let go of a target that can't be reached.
+    #[serde(default)]
+    pub abandoned: bool,
+    /// When the first step began.
+    #[serde(default)]
+    pub began_at: Option<Timestamp>,
+    /// Somebody was told that it is slow.
+    #[serde(default)]
+    pub slow_told: bool,
+    /// The tenant's requests before the switch.
+    #[serde(default)]
+    pub health_before: Option<Health>,
+    /// Since when they have been worse than the policy allows.
+    #[serde(default)]
+    pub unhealthy_since: Option<Timestamp>,
+    /// The states that it has left, oldest first.
+    #[serde(default)]
+    pub passed: Vec<Passed>,
 }
 
 impl Durable {
@@ -164,6 +258,24 @@ impl Durable {
             cut_over_sent: false,
             new_epoch: None,
             stopped: None,
+            retain_from: None,
+            rows_left_behind: 0,
+            confirmed_rows: 0,
+            pause: None,
+            resume_at: None,
+            way_back_s: 0,
+            way_back_until: None,
+            close_way_back: None,
+            roll_back: None,
+            back_epoch: None,
+            rolled_back: false,
+            keep_until: None,
+            abandoned: false,
+            began_at: None,
+            slow_told: false,
+            health_before: None,
+            unhealthy_since: None,
+            passed: Vec::new(),
         }
     }
 
@@ -174,7 +286,19 @@ impl Durable {
 
     /// What the move ends as when it goes back.
     pub fn ending(&self) -> Ending {
-        self.stopped.as_ref().map_or(Ending::Failed, Stopped::ending)
+        match &self.stopped {
+            Some(stopped) => stopped.ending(),
+            None if self.wanted.dry_run => Ending::Checked,
+            None => Ending::Failed,
+        }
+    }
+
+    /// Remembers that a state was left.
+    pub fn pass(&mut self, state: State, began: Timestamp, ended: Timestamp) {
+        if self.passed.len() >= MOST_PASSED {
+            self.passed.remove(0);
+        }
+        self.passed.push(Passed { state, began, ended, tries: self.attempts });
     }
 
     /// Forgets what belonged to the step before: a new one begins.
@@ -191,17 +315,19 @@ impl Durable {
 mod tests {
     use super::*;
 
-    fn full() -> Durable {
+    /// What a coordinator before the way back wrote.
+    fn first() -> Durable {
         let id = "01900000-0000-7000-8000-000000000001".parse().expect("a uuid");
         let at = |text: &str| Some(text.parse().expect("a time"));
+        let wanted = Wanted {
+            mode: "single_tenant".into(),
+            plan: "starter".into(),
+            regions: vec!["iad".into()],
+            node: Some(NodeId(id)),
+            dry_run: false,
+        };
         Durable {
             revision: 17,
-            wanted: Wanted {
-                mode: "single_tenant".into(),
-                plan: "starter".into(),
-                regions: vec!["iad".into()],
-                node: Some(NodeId(id)),
-            },
             command: Some(CommandId(id)),
             attempts: 3,
             not_before: at("2026-11-21T22:00:00.25Z"),
@@ -211,17 +337,47 @@ mod tests {
             ticket_expires_at: at("2026-11-30T00:00:00Z"),
             target_tunnel: "10.0.0.2:7403".into(),
             target_place: "dedicated-1".into(),
-            target_http: true,
-            tenant_host: "acme.example.net".into(),
             cut_over_sent: true,
             new_epoch: Some(Epoch(2)),
             stopped: Some(Stopped { by_person: true, why: "not today".into() }),
+            ..Durable::new(wanted)
         }
+    }
+
+    /// Everything set.
+    fn full() -> Durable {
+        let at = |text: &str| -> Timestamp { text.parse().expect("a time") };
+        let wish = |why: &str| Some(Wish { by: "token ops".into(), why: why.into() });
+        let mut full = first();
+        full.target_http = true;
+        full.tenant_host = "acme.example.net".into();
+        full.retain_from = Some(at("2026-10-22T00:00:00Z"));
+        full.rows_left_behind = 12;
+        full.confirmed_rows = 12;
+        full.pause = wish("a launch");
+        full.resume_at = Some(Step::Drain);
+        full.way_back_s = 86_400;
+        full.way_back_until = Some(at("2026-11-23T00:00:00Z"));
+        full.close_way_back = wish("it is good");
+        full.roll_back = wish("it is slow");
+        full.back_epoch = Some(Epoch(3));
+        full.rolled_back = true;
+        full.keep_until = Some(at("2026-11-30T00:00:00Z"));
+        full.abandoned = true;
+        full.began_at = Some(at("2026-11-21T21:00:00Z"));
+        full.slow_told = true;
+        full.health_before = Some(Health { mean_response_us: Some(9000), error_rate_bp: Some(3) });
+        full.unhealthy_since = Some(at("2026-11-22T01:00:00Z"));
+        full.pass(State::Step(Step::Copy), at("2026-11-21T21:00:00Z"), at("2026-11-21T21:30:00Z"));
+        full
     }
 
     /// Bytes that a coordinator wrote once must load for ever: a change that
     /// breaks this test breaks moves that are under way during an upgrade.
-    const FROZEN: &str = r#"{"revision":17,"wanted":{"mode":"single_tenant","plan":"starter","regions":["iad"],"node":"01900000-0000-7000-8000-000000000001"},"command":"01900000-0000-7000-8000-000000000001","attempts":3,"not_before":"2026-11-21T22:00:00.25Z","deadline":"2026-11-22T22:00:00Z","alarm_at":"2026-11-21T22:10:00Z","ticket":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","ticket_expires_at":"2026-11-30T00:00:00Z","target_tunnel":"10.0.0.2:7403","target_place":"dedicated-1","target_http":true,"tenant_host":"acme.example.net","cut_over_sent":true,"new_epoch":2,"stopped":{"by_person":true,"why":"not today"}}"#;
+    const FROZEN_FIRST: &str = r#"{"revision":17,"wanted":{"mode":"single_tenant","plan":"starter","regions":["iad"],"node":"01900000-0000-7000-8000-000000000001"},"command":"01900000-0000-7000-8000-000000000001","attempts":3,"not_before":"2026-11-21T22:00:00.25Z","deadline":"2026-11-22T22:00:00Z","alarm_at":"2026-11-21T22:10:00Z","ticket":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","ticket_expires_at":"2026-11-30T00:00:00Z","target_tunnel":"10.0.0.2:7403","target_place":"dedicated-1","cut_over_sent":true,"new_epoch":2,"stopped":{"by_person":true,"why":"not today"}}"#;
+
+    /// The same with everything that the way back brought.
+    const FROZEN: &str = r#"{"revision":17,"wanted":{"mode":"single_tenant","plan":"starter","regions":["iad"],"node":"01900000-0000-7000-8000-000000000001","dry_run":false},"command":"01900000-0000-7000-8000-000000000001","attempts":3,"not_before":"2026-11-21T22:00:00.25Z","deadline":"2026-11-22T22:00:00Z","alarm_at":"2026-11-21T22:10:00Z","ticket":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","ticket_expires_at":"2026-11-30T00:00:00Z","target_tunnel":"10.0.0.2:7403","target_place":"dedicated-1","target_http":true,"tenant_host":"acme.example.net","cut_over_sent":true,"new_epoch":2,"stopped":{"by_person":true,"why":"not today"},"retain_from":"2026-10-22T00:00:00Z","rows_left_behind":12,"confirmed_rows":12,"pause":{"by":"token ops","why":"a launch"},"resume_at":"drain","way_back_s":86400,"way_back_until":"2026-11-23T00:00:00Z","close_way_back":{"by":"token ops","why":"it is good"},"roll_back":{"by":"token ops","why":"it is slow"},"back_epoch":3,"rolled_back":true,"keep_until":"2026-11-30T00:00:00Z","abandoned":true,"began_at":"2026-11-21T21:00:00Z","slow_told":true,"health_before":{"mean_response_us":9000,"error_rate_bp":3},"unhealthy_since":"2026-11-22T01:00:00Z","passed":[{"state":"copy","began":"2026-11-21T21:00:00Z","ended":"2026-11-21T21:30:00Z","tries":3}]}"#;
 
     /// The least that was ever written.
     const FROZEN_LEAST: &str =
@@ -229,6 +385,7 @@ mod tests {
 
     #[test]
     fn frozen_bytes_load() {
+        assert_eq!(serde_json::from_str::<Durable>(FROZEN_FIRST).expect("loads"), first());
         assert_eq!(serde_json::from_str::<Durable>(FROZEN).expect("loads"), full());
         assert_eq!(serde_json::to_string(&full()).expect("writes"), FROZEN);
         let least: Durable = serde_json::from_str(FROZEN_LEAST).expect("loads");
@@ -237,8 +394,18 @@ mod tests {
             plan: "starter".into(),
             regions: vec![],
             node: None,
+            dry_run: false,
         };
         assert_eq!(least, Durable::new(wanted));
+    }
+
+    #[test]
+    fn the_history_of_timings_has_a_bound() {
+        let mut durable = first();
+        for _ in 0..3 * MOST_PASSED {
+            durable.pass(State::Step(Step::WayBack), Timestamp::MIN, Timestamp::MAX);
+        }
+        assert_eq!(durable.passed.len(), MOST_PASSED);
     }
 
     #[test]

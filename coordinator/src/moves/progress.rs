@@ -13,7 +13,9 @@ use tokio::sync::broadcast;
 use webhost_proto::ids::{CommandId, MoveId, NodeId};
 use webhost_proto::wire::{self, MoveStepKind};
 
+use super::state::{State, Step};
 use super::timing::later;
+use crate::store::moves::Move;
 use crate::store::{Store, StoreError, moves};
 
 /// One figure of one move.
@@ -169,3 +171,36 @@ const fn step_name(step: MoveStepKind) -> &'static str {
         MoveStepKind::Abandon => "abandon",
     }
 }
+
+/// How much of a move's way to its switch is done, in percent: of the copy
+/// its rows, and after it all but little. None past the switch.
+pub fn percent(row: &Move) -> Option<u64> {
+    let State::Step(step) = row.state else { return None };
+    let number = |name: &str| row.progress[name].as_u64().unwrap_or_default();
+    match step {
+        Step::OpenTunnel | Step::Preflight | Step::Guard => Some(0),
+        // The newest figure may be of the step before.
+        Step::Copy if row.progress["step"] != "copy" => Some(0),
+        Step::Copy => Some(
+            (number("rows_done") * 100)
+                .checked_div(number("rows_total"))
+                .unwrap_or_default()
+                .min(100),
+        ),
+        Step::Drain | Step::Verify | Step::CutOver => Some(100),
+        _ => None,
+    }
+}
+
+/// How long the copy will still take at its speed of the moment, in seconds;
+/// none where that is not known.
+pub fn seconds_left(row: &Move) -> Option<u64> {
+    let number = |name: &str| row.progress[name].as_u64().unwrap_or_default();
+    if row.state != State::Step(Step::Copy) || row.progress["step"] != "copy" {
+        return None;
+    }
+    number("rows_total").checked_sub(number("rows_done"))?.checked_div(number("rows_per_second"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! What people and the evaluation ask of moves: begin one, allow one, stop one.
+//! A move is asked for, by a person or by the evaluation. What is wanted of
+//! one that there is already: see [`super::wishes`].
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -6,8 +7,10 @@ use tokio_postgres::GenericClient;
 use uuid::Uuid;
 use webhost_proto::ids::{MoveId, NodeId, TenantId};
 
-use super::durable::{Durable, Stopped, Wanted};
-use super::state::{Ending, State, Step};
+use super::durable::{Durable, Wanted};
+use super::kind::Kind;
+use super::state::{State, Step};
+use crate::decide::Mode;
 use crate::store::moves::{self, Event, Move};
 use crate::store::{Store, StoreError};
 
@@ -47,6 +50,10 @@ pub struct NewMove {
     pub decision_id: Option<Uuid>,
     /// Whether it may begin at once.
     pub approval: Approval,
+    /// Only the preflight and its report: nothing is moved.
+    pub dry_run: bool,
+    /// So many rows may stay behind without asking; of a downgrade.
+    pub confirm_rows: u64,
 }
 
 /// Why a move was not begun, allowed or stopped.
@@ -71,6 +78,33 @@ pub enum MoveRefused {
         /// The move that is under way.
         open: MoveId,
     },
+    /// Its last move can still be rolled back.
+    #[error(
+        "tenant {tenant} was moved by {open}, whose way back is open{until}: roll it back, or \
+         close the way back first (webhost-coordinator move close-way-back {open}, \
+         POST /api/moves/{open}/close-way-back)"
+    )]
+    WayBackOpen {
+        /// Which tenant.
+        tenant: TenantId,
+        /// The move whose way back is open.
+        open: MoveId,
+        /// " until …", or nothing.
+        until: String,
+    },
+    /// The target holds the tenant's old copy.
+    #[error(
+        "node {node} still holds an old copy of tenant {tenant}{why}: choose another node, or \
+         have the copy cleaned up first"
+    )]
+    HoldsCopy {
+        /// Which tenant.
+        tenant: TenantId,
+        /// The node's name.
+        node: String,
+        /// " of move …, kept until …", or nothing.
+        why: String,
+    },
     /// It lives there already.
     #[error("tenant {0} lives on that node already")]
     SameNode(TenantId),
@@ -88,7 +122,7 @@ pub enum MoveRefused {
         /// Where it is.
         state: State,
         /// What it can't.
-        cannot: &'static str,
+        cannot: String,
     },
     /// The move changed under our hands again and again.
     #[error("move {0} is changing at the moment: try again")]
@@ -128,20 +162,26 @@ pub async fn request_in(
     new: NewMove,
     now: Timestamp,
 ) -> Result<MoveId, MoveRefused> {
-    if !matches!(new.mode.as_str(), "multi_tenant" | "single_tenant") {
+    let Ok(mode) = new.mode.parse::<Mode>() else {
         return Err(MoveRefused::UnknownMode(new.mode));
-    }
+    };
     let Some(standing) = moves::standing(tx, new.tenant).await? else {
         return Err(MoveRefused::UnknownTenant(new.tenant));
     };
     if let Some(open) = moves::open_of(tx, new.tenant).await? {
-        return Err(MoveRefused::AlreadyMoving { tenant: new.tenant, open });
+        return Err(under_way(&open));
     }
     let (Some((source, from_mode)), "active") = (standing.home, standing.state.as_str()) else {
         return Err(MoveRefused::NotActive { tenant: new.tenant, state: standing.state });
     };
     if new.target == Some(source) {
         return Err(MoveRefused::SameNode(new.tenant));
+    }
+    if let Some(target) = new.target {
+        let copies = moves::copies(tx, new.tenant).await?;
+        if let Some(copy) = copies.into_iter().find(|copy| copy.node == target) {
+            return Err(holds_copy(new.tenant, copy));
+        }
     }
     let (state, approved_by, message) = match &new.approval {
         Approval::Given { by } => {
@@ -154,7 +194,7 @@ pub async fn request_in(
     let row = Move {
         id: MoveId::generate(),
         tenant: new.tenant,
-        kind: kind(&from_mode, &new.mode).to_owned(),
+        kind: Kind::of(from_mode, mode).as_str().to_owned(),
         source,
         target: None,
         decision_id: new.decision_id,
@@ -164,12 +204,16 @@ pub async fn request_in(
         epoch: standing.epoch,
         approved_at: approved_by.as_ref().map(|_| now),
         approved_by,
-        durable: Durable::new(Wanted {
-            mode: new.mode,
-            plan: new.plan,
-            regions: new.regions,
-            node: new.target,
-        }),
+        durable: Durable {
+            confirmed_rows: new.confirm_rows,
+            ..Durable::new(Wanted {
+                mode: new.mode,
+                plan: new.plan,
+                regions: new.regions,
+                node: new.target,
+                dry_run: new.dry_run,
+            })
+        },
         progress: json!({}),
         result: json!({}),
         error: None,
@@ -178,24 +222,38 @@ pub async fn request_in(
         ended_at: None,
     };
     if !moves::insert(tx, &row).await? {
-        let open = moves::open_of(tx, row.tenant).await?.unwrap_or(row.id);
-        return Err(MoveRefused::AlreadyMoving { tenant: row.tenant, open });
+        let open = moves::open_of(tx, row.tenant).await?;
+        return Err(under_way(open.as_ref().unwrap_or(&row)));
     }
     note(tx, &row, &row.requested_by, "move.requested", &message, now).await?;
     Ok(row.id)
 }
 
-/// What a move between two modes is called.
-fn kind(from: &str, to: &str) -> &'static str {
-    match (from, to) {
-        ("multi_tenant", "single_tenant") => "upgrade",
-        ("single_tenant", "multi_tenant") => "downgrade",
-        ("multi_tenant", _) => "lateral",
-        _ => "dedicated",
+/// Why a tenant with that move can't have another.
+fn under_way(open: &Move) -> MoveRefused {
+    let (tenant, id) = (open.tenant, open.id);
+    if open.state != State::Step(Step::WayBack) {
+        return MoveRefused::AlreadyMoving { tenant, open: id };
     }
+    let until = open.durable.way_back_until.map(|until| format!(" until {until}"));
+    MoveRefused::WayBackOpen { tenant, open: id, until: until.unwrap_or_default() }
 }
 
-async fn note(
+fn holds_copy(tenant: TenantId, copy: moves::Copy) -> MoveRefused {
+    let why = match (copy.kept_by, copy.until, copy.state.as_deref()) {
+        (Some(id), Some(until), Some("kept")) => format!(
+            " of move {id}, kept until {until} (webhost-coordinator move clean-up {id}, \
+             POST /api/moves/{id}/clean-up ends that now)"
+        ),
+        (Some(id), _, state) => {
+            format!(" of move {id}, which is in {}", state.unwrap_or("an unknown state"))
+        }
+        (None, _, _) => String::new(),
+    };
+    MoveRefused::HoldsCopy { tenant, node: copy.name, why }
+}
+
+pub(super) async fn note(
     tx: &impl GenericClient,
     row: &Move,
     actor: &str,
@@ -211,23 +269,6 @@ async fn note(
     };
     moves::event(tx, row.id, &event).await?;
     moves::audit(tx, actor, action, row, message).await
-}
-
-/// A person says yes: the move begins.
-///
-/// # Errors
-/// [`MoveRefused::TooLate`] unless it awaits approval.
-pub async fn approve(store: &Store, id: MoveId, actor: &str) -> Result<(), MoveRefused> {
-    change(store, id, actor, "move.approved", |row, now| {
-        if row.state != State::AwaitingApproval {
-            return Err("awaits no approval");
-        }
-        row.state = State::WaitingForNode;
-        row.approved_by = Some(actor.to_owned());
-        row.approved_at = Some(now);
-        Ok(format!("approved by {actor}"))
-    })
-    .await
 }
 
 /// The rule says yes by now: a move to `mode` that awaits approval begins, in
@@ -248,6 +289,7 @@ pub async fn approve_in(
         return Ok(false);
     }
     let mut to = from.revised(now);
+    to.durable.pass(from.state, from.updated_at, now);
     to.state = State::WaitingForNode;
     to.approved_by = Some(by.to_owned());
     to.approved_at = Some(now);
@@ -256,81 +298,4 @@ pub async fn approve_in(
     }
     note(tx, &to, "system", "move.approved", &format!("approved by {by}"), now).await?;
     Ok(true)
-}
-
-/// A person says no: the move ends, and nothing was done.
-///
-/// # Errors
-/// [`MoveRefused::TooLate`] unless it awaits approval.
-pub async fn refuse(store: &Store, id: MoveId, actor: &str, why: &str) -> Result<(), MoveRefused> {
-    change(store, id, actor, "move.refused", |row, _| {
-        if row.state != State::AwaitingApproval {
-            return Err("awaits no approval; cancel it instead");
-        }
-        row.state = State::Ended(Ending::Refused);
-        row.error = Some(why.to_owned());
-        Ok(format!("refused by {actor}: {why}"))
-    })
-    .await
-}
-
-/// A person stops a move. One that has not begun ends at once; one that is
-/// under way goes back, and a cut-over that was asked for goes back only if
-/// the source turns out to be active still.
-///
-/// # Errors
-/// [`MoveRefused::TooLate`] past the point of no return, on the way back, and
-/// after the end.
-pub async fn cancel(store: &Store, id: MoveId, actor: &str) -> Result<(), MoveRefused> {
-    change(store, id, actor, "move.cancelled", |row, _| {
-        let why = format!("cancelled by {actor}");
-        match row.state {
-            State::AwaitingApproval | State::WaitingForNode => {
-                row.state = State::Ended(Ending::Cancelled);
-                row.error = Some(why.clone());
-            }
-            State::Step(step) if step <= Step::CutOver => {
-                row.durable.stopped = Some(Stopped { by_person: true, why: why.clone() });
-            }
-            State::Step(_) => return Err("is past the point of no return"),
-            State::Undoing(_) => return Err("is going back already"),
-            State::Ended(_) => return Err("has ended"),
-        }
-        Ok(why)
-    })
-    .await
-}
-
-/// How often a change is tried against a driver that is at the same move.
-const TRIES: usize = 8;
-
-/// Reads the move, lets `edit` change it, and saves it with event and audit;
-/// again when the driver was faster.
-async fn change(
-    store: &Store,
-    id: MoveId,
-    actor: &str,
-    action: &str,
-    edit: impl Fn(&mut Move, Timestamp) -> Result<String, &'static str>,
-) -> Result<(), MoveRefused> {
-    let mut client = store.client().await?;
-    for _ in 0..TRIES {
-        let tx = client.transaction().await?;
-        let Some(from) = moves::get(&*tx, id).await? else {
-            return Err(MoveRefused::UnknownMove(id));
-        };
-        let now = Timestamp::now();
-        let mut to = from.revised(now);
-        let message = edit(&mut to, now).map_err(|cannot| MoveRefused::TooLate {
-            id,
-            state: from.state,
-            cannot,
-        })?;
-        if moves::save(&*tx, &from, &to).await? {
-            note(&*tx, &to, actor, action, &message, now).await?;
-            tx.commit().await?;
-            return Ok(());
-        }
-    }
-    Err(MoveRefused::Busy(id))
 }

@@ -4,8 +4,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// One step forward. The order of declaration is the order of a move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use serde::{Deserialize, Serialize};
+
+/// One step forward. The order of declaration is the order of a move; only
+/// `RollBack` and `RouteBack` are walked when somebody asks for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Step {
     /// The target's agent lets the source's mover in.
     OpenTunnel,
@@ -25,18 +29,36 @@ pub enum Step {
     CutOver,
     /// The coordinator's own books follow: placements and the tenant's epoch.
     Route,
+    /// The tenant lives on the target, and the old copy follows its writes,
+    /// so that a roll back loses nothing.
+    WayBack,
+    /// The cut-over in the other direction. As in `CutOver`, only the fence
+    /// rows know who is active.
+    RollBack,
+    /// The books follow the roll back.
+    RouteBack,
     /// Log and triggers that the move no longer needs are removed.
     Finish,
+    /// The old copy stays as it is for a while; the coordinator waits.
+    Kept,
+    /// The old copy is deleted.
+    CleanUp,
     /// The tunnel's ticket is forgotten.
     CloseTunnel,
 }
 
 /// One step back, before the point of no return.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Undo {
     /// Guards dropped on both sides, the target's rows deleted; done by the
     /// source's agent, which refuses unless its fence row says active.
     Source,
+    /// The target can't be reached: the source lets go of the move alone.
+    Abandon,
+    /// What an abandoned move left on the target is deleted, once its agent
+    /// is back.
+    CleanTarget,
     /// The tunnel's ticket is forgotten.
     Tunnel,
 }
@@ -46,6 +68,10 @@ pub enum Undo {
 pub enum Ending {
     /// The tenant lives on the target.
     Completed,
+    /// The tenant lived on the target, and lives on the source again.
+    RolledBack,
+    /// It was a dry run, and its preflight passed.
+    Checked,
     /// A person said no before it began; nothing was done.
     Refused,
     /// A person stopped it; the tenant stayed where it was.
@@ -55,12 +81,17 @@ pub enum Ending {
 }
 
 /// Where a move is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum State {
     /// A person has to say yes.
     AwaitingApproval,
-    /// No node is free for it; tried again and again.
+    /// Rows would stay behind; a person has to confirm how many.
+    AwaitingConfirmation,
+    /// No node is free for it, or it is not its turn; tried again and again.
     WaitingForNode,
+    /// A person stopped it for a while; nothing is undone.
+    Paused,
     /// On its way.
     Step(Step),
     /// On its way back.
@@ -71,7 +102,7 @@ pub enum State {
 
 impl Step {
     /// All of them, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::OpenTunnel,
         Self::Preflight,
         Self::Guard,
@@ -80,13 +111,23 @@ impl Step {
         Self::Verify,
         Self::CutOver,
         Self::Route,
+        Self::WayBack,
+        Self::RollBack,
+        Self::RouteBack,
         Self::Finish,
+        Self::Kept,
+        Self::CleanUp,
         Self::CloseTunnel,
     ];
 
     /// True from the step after the point of no return on.
     pub fn is_past_return(self) -> bool {
         self > Self::CutOver
+    }
+
+    /// True for what the coordinator does alone: no command is sent.
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::Route | Self::RouteBack | Self::Kept)
     }
 
     /// The word in the store, the API and the logs.
@@ -100,27 +141,49 @@ impl Step {
             Self::Verify => "verify",
             Self::CutOver => "cut_over",
             Self::Route => "route",
+            Self::WayBack => "way_back",
+            Self::RollBack => "roll_back",
+            Self::RouteBack => "route_back",
             Self::Finish => "finish",
+            Self::Kept => "kept",
+            Self::CleanUp => "clean_up",
             Self::CloseTunnel => "close_tunnel",
         }
     }
 }
 
 impl Undo {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Source, Self::Abandon, Self::CleanTarget, Self::Tunnel];
+
     /// The word in the store, the API and the logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Source => "undo_source",
+            Self::Abandon => "abandon",
+            Self::CleanTarget => "clean_target",
             Self::Tunnel => "undo_tunnel",
         }
     }
 }
 
 impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Completed,
+        Self::RolledBack,
+        Self::Checked,
+        Self::Refused,
+        Self::Cancelled,
+        Self::Failed,
+    ];
+
     /// The word in the store, the API and the logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Completed => "completed",
+            Self::RolledBack => "rolled_back",
+            Self::Checked => "checked",
             Self::Refused => "refused",
             Self::Cancelled => "cancelled",
             Self::Failed => "failed",
@@ -133,20 +196,56 @@ impl State {
     pub fn all() -> impl Iterator<Item = Self> {
         [Self::AwaitingApproval, Self::WaitingForNode]
             .into_iter()
-            .chain(Step::ALL.into_iter().map(Self::Step))
-            .chain([Undo::Source, Undo::Tunnel].into_iter().map(Self::Undoing))
-            .chain(
-                [Ending::Completed, Ending::Refused, Ending::Cancelled, Ending::Failed]
-                    .into_iter()
-                    .map(Self::Ended),
-            )
+            .chain(Step::ALL[..2].iter().copied().map(Self::Step))
+            .chain([Self::AwaitingConfirmation])
+            .chain(Step::ALL[2..].iter().copied().map(Self::Step))
+            .chain([Self::Paused])
+            .chain(Undo::ALL.into_iter().map(Self::Undoing))
+            .chain(Ending::ALL.into_iter().map(Self::Ended))
+    }
+
+    /// True where only the leftovers of a move are dealt with: the tenant may
+    /// have a new move, except to the node that holds them.
+    pub const fn is_settled(self) -> bool {
+        matches!(
+            self,
+            Self::Step(Step::Kept | Step::CleanUp | Step::CloseTunnel)
+                | Self::Undoing(Undo::CleanTarget)
+        )
+    }
+
+    /// True where the move loads both nodes: what the limits count.
+    pub const fn is_busy(self) -> bool {
+        match self {
+            Self::Step(step) => matches!(
+                step,
+                Step::OpenTunnel
+                    | Step::Preflight
+                    | Step::Guard
+                    | Step::Copy
+                    | Step::Drain
+                    | Step::Verify
+                    | Step::CutOver
+                    | Step::Route
+                    | Step::RollBack
+                    | Step::RouteBack
+            ),
+            Self::Undoing(undo) => matches!(undo, Undo::Source),
+            Self::AwaitingApproval
+            | Self::AwaitingConfirmation
+            | Self::WaitingForNode
+            | Self::Paused
+            | Self::Ended(_) => false,
+        }
     }
 
     /// The word in the store, the API and the logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AwaitingApproval => "awaiting_approval",
+            Self::AwaitingConfirmation => "awaiting_confirmation",
             Self::WaitingForNode => "waiting_for_node",
+            Self::Paused => "paused",
             Self::Step(step) => step.as_str(),
             Self::Undoing(undo) => undo.as_str(),
             Self::Ended(ending) => ending.as_str(),
@@ -174,6 +273,19 @@ impl FromStr for State {
     }
 }
 
+impl TryFrom<String> for State {
+    type Error = UnknownState;
+    fn try_from(word: String) -> Result<Self, Self::Error> {
+        word.parse()
+    }
+}
+
+impl From<State> for String {
+    fn from(state: State) -> Self {
+        state.as_str().to_owned()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,7 +296,30 @@ mod tests {
         assert_eq!(words.len(), State::all().count());
         for state in State::all() {
             assert_eq!(state.as_str().parse(), Ok(state));
+            let json = serde_json::to_value(state).expect("writes");
+            assert_eq!(json, state.as_str());
+            assert_eq!(serde_json::from_value::<State>(json).expect("loads"), state);
         }
         assert_eq!("copying".parse::<State>(), Err(UnknownState("copying".into())));
+    }
+
+    #[test]
+    fn the_steps_are_declared_in_their_order_and_named_alike() {
+        assert!(Step::ALL.is_sorted());
+        for step in Step::ALL {
+            assert_eq!(serde_json::to_value(step).expect("writes"), step.as_str());
+        }
+    }
+
+    /// The index that lets a tenant have one move at a time names the settled
+    /// states, and so do the store's statements.
+    #[test]
+    fn the_schema_knows_the_settled_states() {
+        let settled: Vec<&str> =
+            State::all().filter(|state| state.is_settled()).map(State::as_str).collect();
+        let list = format!("('{}')", settled.join("', '"));
+        let schema = include_str!("../store/schema/V2__moves.sql");
+        assert!(schema.contains(&list), "the schema does not name {list}");
+        assert_eq!(crate::store::moves::SETTLED, list);
     }
 }

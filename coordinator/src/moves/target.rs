@@ -25,8 +25,9 @@ pub struct Chosen {
     pub tunnel_address: String,
 }
 
-/// Finds the target of `row`, or says why there is none. The rows of the
-/// nodes that could be it stay locked until the transaction ends.
+/// Finds the target of `row`, or says why there is none; none of `taken` is
+/// one. The rows of the nodes that could be it stay locked until the
+/// transaction ends.
 ///
 /// # Errors
 /// When the nodes can't be read, or the row wants a mode that there is not.
@@ -34,6 +35,7 @@ pub async fn choose(
     tx: &Transaction<'_>,
     slots: &Slots,
     row: &Move,
+    taken: &[NodeId],
     now: Timestamp,
 ) -> Result<Result<Chosen, String>, StoreError> {
     let wanted = &row.durable.wanted;
@@ -57,7 +59,11 @@ pub async fn choose(
     let kind = kind_of(mode);
     let mut fleet = slots.snapshot(tx, kind, now).await?;
     // A person's choice is held to the same limits as placement's own.
-    fleet.retain(|node| node.id != row.source && wanted.node.is_none_or(|id| node.id == id));
+    fleet.retain(|node| {
+        node.id != row.source
+            && !taken.contains(&node.id)
+            && wanted.node.is_none_or(|id| node.id == id)
+    });
     let placed = match place(&fleet, &demand, &Policy::of(catalog)) {
         Ok(placed) => placed,
         Err(no_room) => return Ok(Err(format!("no {} node is free: {no_room}", kind.as_str()))),

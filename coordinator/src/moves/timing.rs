@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::state::{Step, Undo};
+use super::durable::Durable;
+use super::state::{State, Step, Undo};
 
 /// The times of the driver. All of them absolute once they are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +33,19 @@ pub struct Timing {
     pub ticket: Duration,
     /// Without progress for that long, somebody is told.
     pub stuck_after: Duration,
+    /// Half of the rows must be copied by then, or somebody is told.
+    pub slow_after: Duration,
     /// Progress is written to the store at most this often per move.
     pub progress_every: Duration,
+    /// How long the way back is open; zero opens none.
+    pub way_back: Duration,
+    /// How long past its time an open way back is waited for.
+    pub way_back_grace: Duration,
+    /// How long the old copy is kept after that.
+    pub keep_old_copy: Duration,
+    /// How long an undo waits for a silent target before the source lets go
+    /// of the move alone.
+    pub abandon_after: Duration,
 }
 
 impl Default for Timing {
@@ -50,21 +62,33 @@ impl Default for Timing {
             cut_over: minutes(60),
             patient_attempt: minutes(60),
             ticket: minutes(14 * 24 * 60),
-            stuck_after: minutes(5),
+            stuck_after: minutes(60),
+            slow_after: minutes(180),
             progress_every: Duration::from_secs(1),
+            way_back: minutes(24 * 60),
+            way_back_grace: minutes(2),
+            keep_old_copy: minutes(7 * 24 * 60),
+            abandon_after: minutes(30),
         }
     }
 }
 
 impl From<&crate::config::Moves> for Timing {
     fn from(config: &crate::config::Moves) -> Self {
-        let stuck_after = Duration::from_secs(config.stuck_after_s);
-        Self { stuck_after, ..Self::default() }
+        Self {
+            stuck_after: Duration::from_secs(config.stuck_after_s),
+            slow_after: Duration::from_secs(config.slow_after_s),
+            way_back: Duration::from_secs(config.way_back_s),
+            keep_old_copy: Duration::from_secs(config.keep_old_copy_s),
+            abandon_after: Duration::from_secs(config.abandon_after_s),
+            ..Self::default()
+        }
     }
 }
 
 impl Timing {
-    /// Patience with a step; none where it is never given up.
+    /// Patience with a step; none where it is never given up, or has a time
+    /// of its own.
     pub const fn budget(&self, step: Step) -> Option<Duration> {
         match step {
             Step::OpenTunnel | Step::Preflight | Step::Guard | Step::CloseTunnel => {
@@ -72,15 +96,21 @@ impl Timing {
             }
             Step::Copy => Some(self.copy),
             Step::Drain | Step::Verify => Some(self.long_step),
-            Step::CutOver => Some(self.cut_over),
-            Step::Route | Step::Finish => None,
+            Step::CutOver | Step::RollBack => Some(self.cut_over),
+            Step::Route
+            | Step::WayBack
+            | Step::RouteBack
+            | Step::Finish
+            | Step::Kept
+            | Step::CleanUp => None,
         }
     }
 
     /// Patience with a step back.
     pub const fn undo_budget(&self, undo: Undo) -> Option<Duration> {
         match undo {
-            Undo::Source => None,
+            Undo::Source => Some(self.abandon_after),
+            Undo::Abandon | Undo::CleanTarget => None,
             Undo::Tunnel => Some(self.short_step),
         }
     }
@@ -94,9 +124,45 @@ impl Timing {
         deadline: Option<Timestamp>,
     ) -> Timestamp {
         match step {
-            Some(Step::CutOver) => later(now, self.cut_over_attempt),
+            Some(Step::CutOver | Step::RollBack) => later(now, self.cut_over_attempt),
+            Some(Step::WayBack) => later(deadline.unwrap_or(now), self.way_back_grace),
             _ => deadline.filter(|end| *end > now).unwrap_or(later(now, self.patient_attempt)),
         }
+    }
+
+    /// When patience ends with a state that is entered now.
+    pub fn deadline(&self, state: State, durable: &Durable, now: Timestamp) -> Option<Timestamp> {
+        let budget = match state {
+            State::Step(Step::WayBack) => return durable.way_back_until,
+            State::Step(step) => self.budget(step),
+            State::Undoing(undo) => self.undo_budget(undo),
+            State::AwaitingApproval
+            | State::AwaitingConfirmation
+            | State::WaitingForNode
+            | State::Paused
+            | State::Ended(_) => None,
+        };
+        budget.map(|budget| later(now, budget))
+    }
+
+    /// When somebody must be told that a state that is entered now goes
+    /// nowhere; none where it may take its time.
+    pub fn alarm(&self, state: State, now: Timestamp) -> Option<Timestamp> {
+        match state {
+            State::Step(Step::WayBack | Step::Kept) => None,
+            State::Step(_) | State::Undoing(_) => Some(later(now, self.stuck_after)),
+            State::AwaitingApproval
+            | State::AwaitingConfirmation
+            | State::WaitingForNode
+            | State::Paused
+            | State::Ended(_) => None,
+        }
+    }
+
+    /// When the target forgets the ticket of a move that begins now: after
+    /// all that the move may take, its way back and its old copy.
+    pub fn ticket_end(&self, now: Timestamp) -> Timestamp {
+        later(later(later(now, self.ticket), self.way_back), self.keep_old_copy)
     }
 
     /// The pause after the `attempts`-th try: doubles from `first_pause` up to
@@ -138,6 +204,9 @@ mod tests {
             later(now, timing.cut_over_attempt)
         );
         assert_eq!(timing.expiry(None, now, None), later(now, timing.patient_attempt));
+        let open = Some(later(now, timing.way_back));
+        let end = later(now, timing.way_back + timing.way_back_grace);
+        assert_eq!(timing.expiry(Some(Step::WayBack), now, open), end);
     }
 
     #[test]

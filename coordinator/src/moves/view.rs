@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use webhost_proto::ids::{MoveId, TenantId};
 
+use super::progress::{percent, seconds_left};
+use super::state::State;
 use crate::store::moves::{self, Event, Move, Which};
 use crate::store::{Store, StoreError};
 
@@ -63,15 +65,85 @@ pub struct MoveView {
     pub ended_at: Option<Timestamp>,
     /// From asking to the end, or to now, in milliseconds.
     pub duration_ms: i64,
+    /// Only the preflight was wanted.
+    pub dry_run: bool,
+    /// How much of the way to the switch is done, in percent.
+    pub percent: Option<u64>,
+    /// How long the copy will still take.
+    pub seconds_left: Option<u64>,
+    /// Rows that are older stay behind.
+    #[schema(value_type = Option<String>)]
+    pub retain_from: Option<Timestamp>,
+    /// How many rows those are.
+    pub rows_left_behind: u64,
+    /// When patience with the step ends.
+    #[schema(value_type = Option<String>)]
+    pub deadline: Option<Timestamp>,
+    /// Until when it can be rolled back, from its switch on.
+    #[schema(value_type = Option<String>)]
+    pub way_back_until: Option<Timestamp>,
+    /// Until when the old copy is kept.
+    #[schema(value_type = Option<String>)]
+    pub keep_until: Option<Timestamp>,
+    /// The states that it went through and the one that it is in, with their
+    /// times.
+    pub steps: Vec<StepView>,
     /// Its history, oldest first; only where one move is shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Event>,
 }
 
+/// One state of a move, and how long it took.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct StepView {
+    /// Which.
+    pub state: String,
+    /// When it was entered.
+    #[schema(value_type = String)]
+    pub began: Timestamp,
+    /// When it was left.
+    #[schema(value_type = Option<String>)]
+    pub ended: Option<Timestamp>,
+    /// How long it took, or has taken until now.
+    pub seconds: i64,
+    /// The same in milliseconds.
+    pub milliseconds: i64,
+    /// How often its command was sent.
+    pub tries: u32,
+}
+
+fn steps(row: &Move, now: Timestamp) -> Vec<StepView> {
+    let step = |state: State, began: Timestamp, ended: Option<Timestamp>, tries| {
+        let milliseconds = ended.unwrap_or(now).as_millisecond() - began.as_millisecond();
+        let seconds = milliseconds / 1000;
+        StepView { state: state.into(), began, ended, seconds, milliseconds, tries }
+    };
+    let passed = &row.durable.passed;
+    let mut steps: Vec<StepView> = passed
+        .iter()
+        .map(|passed| step(passed.state, passed.began, Some(passed.ended), passed.tries))
+        .collect();
+    if row.ending().is_none() {
+        steps.push(step(row.state, row.updated_at, None, row.durable.attempts));
+    }
+    steps
+}
+
 fn view(row: Move, events: Vec<Event>, now: Timestamp) -> MoveView {
     let end = row.ended_at.unwrap_or(now);
     let duration_ms = end.as_millisecond() - row.created_at.as_millisecond();
+    let steps = steps(&row, now);
+    let (percent, seconds_left) = (percent(&row), seconds_left(&row));
     MoveView {
+        dry_run: row.durable.wanted.dry_run,
+        percent,
+        seconds_left,
+        retain_from: row.durable.retain_from,
+        rows_left_behind: row.durable.rows_left_behind,
+        deadline: row.durable.deadline,
+        way_back_until: row.durable.way_back_until,
+        keep_until: row.durable.keep_until,
+        steps,
         id: row.id.0,
         tenant_id: row.tenant.0,
         kind: row.kind,
@@ -124,7 +196,7 @@ pub async fn get(store: &Store, id: MoveId) -> Result<Option<MoveView>, StoreErr
 /// # Errors
 /// When it can't be read.
 pub async fn open_of(store: &Store, tenant: TenantId) -> Result<Option<MoveView>, StoreError> {
-    let id = moves::open_of(&**store.client().await?, tenant).await?;
+    let id = moves::newest_open_of(&**store.client().await?, tenant).await?;
     match id {
         Some(id) => get(store, id).await,
         None => Ok(None),

@@ -10,6 +10,7 @@ use webhost_proto::ids::{NodeId, TenantId};
 
 use super::StoreError;
 use super::leases::Lease;
+use super::moves::SETTLED;
 use super::placements::{self, Placement};
 use super::tenants::Tenant;
 use crate::moves::state::{State, UnknownState};
@@ -29,26 +30,26 @@ pub struct Candidate {
     pub home: Placement,
     /// How many tenants live there, itself included.
     pub tenants_on_node: u32,
-    /// Where its open move is, if it has one.
+    /// Where its open move is, if it has one; the leftovers of an earlier one
+    /// are none.
     pub open_move: Option<State>,
 }
 
 /// Every active tenant that lives somewhere, those first whose last evaluation
 /// is the oldest.
 pub async fn candidates(client: &impl GenericClient) -> Result<Vec<Candidate>, StoreError> {
-    let rows = client
-        .query(
-            "select t.id, t.plan, t.evaluated_at, m.state,
+    let sql = format!(
+        "select t.id, t.plan, t.evaluated_at, m.state,
                     case when t.evaluated_at is null then
                       (select d.decision->>'bought_plan' from decisions d
                        where d.tenant_id = t.id order by d.at desc, d.id desc limit 1) end
              from tenants t
              left join moves m on m.tenant_id = t.id and m.ended_at is null
+                              and m.state not in {SETTLED}
              where t.state = 'active'
-             order by t.evaluated_at nulls first, t.id",
-            &[],
-        )
-        .await?;
+             order by t.evaluated_at nulls first, t.id"
+    );
+    let rows = client.query(&sql, &[]).await?;
     let ids: Vec<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     let mut homes: HashMap<TenantId, Placement> = placements::homes(client, &ids)
         .await?

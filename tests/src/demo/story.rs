@@ -40,6 +40,8 @@ const BOUGHT: usize = 13;
 const CONTAINERS: usize = 3;
 /// The seeds' limit of a mean response.
 const SLOW_MS: f64 = 200.0;
+/// How long the old copy is kept: longer than the demo takes.
+const KEEP_S: u64 = 3600;
 const LONG: Duration = Duration::from_secs(90);
 
 const SHARED: [&str; 2] = ["shared-1", "shared-2"];
@@ -68,6 +70,8 @@ pub async fn play(
         report_interval_ms: 1000,
         usage_window_s: 15,
         min_gap_s: 5,
+        way_back_s: 0,
+        keep_old_copy_s: KEEP_S,
         max_customers: SLOTS,
         log: "info",
     };

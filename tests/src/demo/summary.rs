@@ -121,7 +121,7 @@ impl Summary {
     /// With every reason.
     pub fn verdict(&self) -> Result<(), String> {
         let mut wrong = Vec::new();
-        if self.moved.state != "completed" {
+        if self.moved.state != "kept" {
             wrong.push(format!("the move ended as {:?}", self.moved.state));
         }
         if self.moved.pause_devices == 0 {

@@ -40,7 +40,13 @@ pub fn ended(row: &Value) -> bool {
     !row["ended_at"].is_null()
 }
 
-/// Tells of the move as it goes, until it ends. Answers its last state.
+/// Whether it is over but for the old copy, which is kept for a while.
+pub fn settled(row: &Value) -> bool {
+    ended(row) || row["state"] == "kept"
+}
+
+/// Tells of the move as it goes, until it ends or only keeps its old copy.
+/// Answers its last state.
 ///
 /// # Errors
 /// When it doesn't end within `limit`.
@@ -60,7 +66,7 @@ pub async fn follow(
             timeline.say("move", &format!("{state}: {message}"));
         }
         told = told.max(events.len());
-        if ended(&row) {
+        if settled(&row) {
             return Ok(Some(row));
         }
         if row["state"] == "copy" {

@@ -71,6 +71,10 @@ pub struct Spec {
     pub report_interval_ms: u32,
     pub usage_window_s: u64,
     pub min_gap_s: u64,
+    /// How long a way back is open after a switch; 0 opens none.
+    pub way_back_s: u64,
+    /// How long an old copy is kept after that.
+    pub keep_old_copy_s: u64,
     /// The most tenants of a shared node, as `MAX_CUSTOMERS`.
     pub max_customers: u32,
     /// Filters of the logs, as `RUST_LOG`.
@@ -118,6 +122,8 @@ impl Fleet {
             usage_window_s: spec.usage_window_s,
             scan_interval_s: 1,
             min_gap_s: spec.min_gap_s,
+            way_back_s: spec.way_back_s,
+            keep_old_copy_s: spec.keep_old_copy_s,
         };
         let coordinator_dir = dir.path().join("coordinator");
         std::fs::create_dir(&coordinator_dir)?;

@@ -25,6 +25,10 @@ pub struct CoordinatorSettings {
     pub scan_interval_s: u64,
     /// The least time between two evaluations for one cause.
     pub min_gap_s: u64,
+    /// How long a way back is open; 0 opens none.
+    pub way_back_s: u64,
+    /// How long an old copy is kept.
+    pub keep_old_copy_s: u64,
 }
 
 impl CoordinatorSettings {
@@ -38,6 +42,7 @@ impl CoordinatorSettings {
              [usage]\nwindow_s = {window}\n\
              [signup]\nretry_interval_s = 1\n\
              [evaluation]\nscan_interval_s = {scan}\nmin_gap_s = {gap}\n\
+             [moves]\nway_back_s = {way_back}\nkeep_old_copy_s = {keep}\n\
              {SMALL_TENANTS}",
             state = state_dir,
             api = self.api,
@@ -47,6 +52,8 @@ impl CoordinatorSettings {
             window = self.usage_window_s,
             scan = self.scan_interval_s,
             gap = self.min_gap_s,
+            way_back = self.way_back_s,
+            keep = self.keep_old_copy_s,
         )
     }
 }

@@ -65,6 +65,8 @@ impl Scene {
             report_interval_ms: 500,
             usage_window_s: 10,
             min_gap_s: 1,
+            way_back_s: 0,
+            keep_old_copy_s: 3600,
             max_customers: 150,
             log: "info",
         };
@@ -102,7 +104,7 @@ impl Scene {
     async fn until(&self, id: &str, what: &str, is: impl Fn(&Value) -> bool) {
         let reached = wait_for(what, LONG, async || {
             let row = watch::get(&self.fleet.api, id).await?;
-            assert!(!watch::ended(&row), "ended before {what}: {row}");
+            assert!(!watch::settled(&row), "ended before {what}: {row}");
             Ok(is(&row).then_some(()))
         });
         reached.await.expect("is reached");
@@ -179,11 +181,11 @@ impl Scene {
         self.fleet.wait_connected(SHARED).await.expect("connects");
     }
 
-    /// Waits until the move is over.
+    /// Waits until the move is over, or keeps its old copy only.
     pub(crate) async fn ended(&self, id: &str) -> Value {
         let ended = wait_for("the move's end", LONG, async || {
             let row = watch::get(&self.fleet.api, id).await?;
-            Ok(watch::ended(&row).then_some(row))
+            Ok(watch::settled(&row).then_some(row))
         });
         ended.await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.fleet.logs(40)))
     }

@@ -1,3 +1,7 @@
+mod turns;
+mod way_back;
+mod wishes;
+
 use std::time::Duration;
 
 use webhost_proto::wire::FailureKind;
@@ -8,7 +12,7 @@ use crate::store::commands::Answered;
 use crate::store::testing;
 
 /// The commands of a move, in order.
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 11] = [
     "open_tunnel",
     "preflight",
     "guard",
@@ -16,7 +20,9 @@ const COMMANDS: [&str; 9] = [
     "drain",
     "verify",
     "cut_over",
+    "way_back",
     "finish",
+    "clean_up",
     "close_tunnel",
 ];
 
@@ -50,7 +56,10 @@ async fn a_move_goes_through_all_its_steps() {
             "verify",
             "cut_over",
             "route",
+            "way_back",
             "finish",
+            "kept",
+            "clean_up",
             "close_tunnel",
             "completed"
         ]
@@ -151,7 +160,7 @@ async fn a_cut_over_without_an_answer_is_asked_again_and_never_undone() {
     world.play(&mut silent).await;
     assert_eq!(world.state(id).await, "cut_over");
     moves::cancel(&world.store, id, "token ops").await.expect("a wish");
-    for _ in 0..80 {
+    for _ in 0..60 {
         world.pass(world.timing.cut_over_attempt + world.timing.longest_pause);
         world.tick().await;
         world.pass(world.timing.longest_pause);
@@ -205,12 +214,10 @@ async fn patience_ends_and_a_silent_agent_leaves_the_tenant_where_it_was() {
     world.pass(world.timing.copy);
     world.tick().await;
     assert_eq!(world.state(id).await, "undo_source");
-    // The undo is never given up, and its stuck state is told.
-    for _ in 0..5 {
-        world.pass(world.timing.patient_attempt + world.timing.longest_pause);
-        world.tick().await;
-    }
-    assert!(world.audit(id).await.contains(&"move.stuck".to_owned()));
+    // The undo waits for its agents.
+    world.pass(world.timing.abandon_after / 2);
+    world.tick().await;
+    assert_eq!(world.state(id).await, "undo_source");
     world
         .play(&mut |command| {
             silent = false;
@@ -268,7 +275,7 @@ async fn two_drivers_at_once_do_everything_once() {
     assert_eq!(asked, COMMANDS);
     world.assert_moved(id).await;
     let view = moves::get(&world.store, id).await.expect("reads").expect("the move");
-    assert_eq!(view.events.len(), 12, "{:?}", view.events);
+    assert_eq!(view.events.len(), 15, "{:?}", view.events);
 }
 
 #[tokio::test]

@@ -68,9 +68,10 @@ pub(super) fn log(to: &Move, message: &str, transition: Transition) {
     let (move_id, tenant, state) = (to.id, to.tenant, to.state);
     match transition {
         Transition::Repeat => warn!(%move_id, %tenant, %state, message, "a step is tried again"),
-        Transition::To(State::Undoing(Undo::Source | Undo::Tunnel)) => {
+        Transition::To(State::Undoing(Undo::Source | Undo::Abandon | Undo::Tunnel)) => {
             warn!(%move_id, %tenant, %state, message, "a move goes back");
         }
+        Transition::Pause(_) => info!(%move_id, %tenant, %state, message, "a move is paused"),
         Transition::To(_) => info!(%move_id, %tenant, %state, message, "a move went on"),
     }
 }

@@ -14,16 +14,19 @@ use webhost_proto::wire::{
 
 use crate::decide::Catalog;
 use crate::link::Signals;
-use crate::moves::{Approval, Driver, NewMove, Progress, Timing};
+use crate::moves::{Approval, Driver, NewMove, Progress, Rules, Timing};
 use crate::slots::Slots;
 use crate::store::commands::{self, Answered};
 use crate::store::{Store, moves, testing};
 use crate::usage::Book;
+use crate::usage::sample::{Metric, Sample};
 
 pub(crate) struct World {
     pub store: Store,
     pub signals: Signals,
     pub timing: Timing,
+    pub rules: Rules,
+    pub book: Arc<Book>,
     pub tenant: TenantId,
     pub source: NodeId,
     pub target: NodeId,
@@ -78,20 +81,24 @@ impl World {
             .expect("a placement");
         drop(client);
         let now = Timestamp::now();
-        let (signals, timing) = (Signals::default(), Timing::default());
-        Self { store, signals, timing, tenant, source, target, now }
+        // So short that what plays on passes over it.
+        let keep_old_copy = Duration::from_secs(10);
+        let (signals, timing) = (Signals::default(), Timing { keep_old_copy, ..Timing::default() });
+        let book = Arc::new(Book::new(Duration::from_secs(300)));
+        let rules = Rules::default();
+        Self { store, signals, timing, rules, book, tenant, source, target, now }
     }
 
     /// A driver that knows nothing but the database: as after a restart.
     pub(crate) fn driver(&self) -> Driver {
         let progress = Progress::new(self.store.clone(), Duration::from_secs(1));
         let slots = Slots {
-            book: Arc::new(Book::new(Duration::from_secs(300))),
+            book: self.book.clone(),
             catalog: Arc::new(Catalog::default()),
             silence: SignedDuration::from_mins(1),
         };
         let (store, timing) = (self.store.clone(), self.timing.clone());
-        Driver::new(store, slots, timing, self.signals.clone(), progress)
+        Driver::new(store, slots, timing, self.signals.clone(), progress).with_rules(self.rules)
     }
 
     pub(crate) fn upgrade(&self) -> NewMove {
@@ -105,11 +112,56 @@ impl World {
             reason: "it has outgrown its server".into(),
             decision_id: None,
             approval: Approval::Given { by: "rule".into() },
+            dry_run: false,
+            confirm_rows: 0,
         }
     }
 
     pub(crate) async fn request(&self) -> MoveId {
         crate::moves::request(&self.store, self.upgrade()).await.expect("a move")
+    }
+
+    /// One more dedicated node.
+    pub(crate) async fn another_dedicated(&self) -> NodeId {
+        let id = NodeId::generate();
+        let client = self.store.client().await.expect("a client");
+        client
+            .execute(
+                "insert into nodes (id, name, kind, shape, region, state, tunnel_address,
+                                    connected_at, last_seen_at)
+                 select $1, $2, kind, shape, region, state, tunnel_address, connected_at,
+                        last_seen_at
+                 from nodes where id = $3",
+                &[&id.0, &format!("dedicated-{id}"), &self.target.0],
+            )
+            .await
+            .expect("a node");
+        id
+    }
+
+    /// The tenant lives there.
+    pub(crate) async fn live_on(&self, node: NodeId) {
+        let client = self.store.client().await.expect("a client");
+        client
+            .execute(
+                "update placements p set node_id = $2, mode = case n.kind
+                        when 'shared' then 'multi_tenant' else 'single_tenant' end
+                 from nodes n where n.id = $2 and p.tenant_id = $1",
+                &[&self.tenant.0, &node.0],
+            )
+            .await
+            .expect("moves in");
+    }
+
+    /// The agent of `node` reports the tenant's requests of ten seconds.
+    pub(crate) fn report(&self, node: NodeId, calls: u64, errors: u64) {
+        let mut sample = Sample::default();
+        sample.set(Metric::ApiCalls, calls, false);
+        sample.set(Metric::ApiErrors, errors, false);
+        sample.set(Metric::RequestDurationUs, calls * 1000, false);
+        let report = wire::Report { host: Some(wire::HostSample::default()), ..Default::default() };
+        let at_us = self.now.as_microsecond();
+        self.book.apply(node, &report, &[(self.tenant, sample)], at_us, 10_000_000);
     }
 
     pub(crate) fn pass(&mut self, time: Duration) {
@@ -242,9 +294,26 @@ impl World {
         assert_eq!(self.state(id).await, "completed");
         let (placements, epoch) = self.books().await;
         assert_eq!(epoch, 2);
-        let expected = [("source", "kept".to_owned(), 1), ("target", "active".to_owned(), 2)];
+        let expected = [("source", "ended".to_owned(), 1), ("target", "active".to_owned(), 2)];
         assert_eq!(placements, expected);
         self.assert_settled().await;
+    }
+
+    pub(crate) async fn assert_rolled_back(&self, id: MoveId) {
+        assert_eq!(self.state(id).await, "rolled_back");
+        let (placements, epoch) = self.books().await;
+        assert_eq!(epoch, 3);
+        let expected = [("source", "active".to_owned(), 3), ("target", "ended".to_owned(), 2)];
+        assert_eq!(placements, expected);
+        self.assert_settled().await;
+    }
+
+    /// Plays until the way back is open, and leaves it so.
+    pub(crate) async fn switched(&mut self) -> MoveId {
+        let id = self.request().await;
+        self.play(&mut |command| (name(command) != "way_back").then(|| good(command))).await;
+        assert_eq!(self.state(id).await, "way_back");
+        id
     }
 
     /// No command is on its way, and no ticket is left in the database.
@@ -338,12 +407,22 @@ pub(crate) fn good(kind: &command::Kind) -> command_reply::Outcome {
             fence_us: 4900,
             ..wire::CutOverResult::default()
         })),
+        MoveStepKind::RollBack => Some(move_step_done::Result::RollBack(wire::CutOverResult {
+            epoch: epoch + 2,
+            fence_us: 5100,
+            ..wire::CutOverResult::default()
+        })),
+        MoveStepKind::WayBack => Some(move_step_done::Result::WayBack(wire::WayBackResult {
+            keys: 7,
+            verifications: 1,
+            verified_at_us: 1,
+        })),
+        MoveStepKind::CleanUp => {
+            Some(move_step_done::Result::CleanUp(wire::CleanUpResult { rows: 200_000 }))
+        }
         MoveStepKind::Guard
         | MoveStepKind::Finish
         | MoveStepKind::Undo
-        | MoveStepKind::WayBack
-        | MoveStepKind::RollBack
-        | MoveStepKind::CleanUp
         | MoveStepKind::Abandon
         | MoveStepKind::Unspecified => None,
     };

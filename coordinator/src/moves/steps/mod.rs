@@ -2,6 +2,8 @@
 //! answer teaches. One file per step, in the order of a move; `reply` reads
 //! what they have in common.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::Value;
 use webhost_proto::ids::{Epoch, MoveId, NodeId, TenantId};
@@ -10,7 +12,11 @@ use webhost_proto::wire::{self, command, command_reply, move_step_done};
 use super::durable::Durable;
 use super::next::Outcome;
 use super::state::{Step, Undo};
+use super::timing::later;
+use crate::decide::Mode;
 
+mod abandon;
+mod clean_up;
 mod close_tunnel;
 mod copy;
 mod cut_over;
@@ -20,8 +26,10 @@ mod guard;
 mod open_tunnel;
 mod preflight;
 mod reply;
+mod roll_back;
 mod undo;
 mod verify;
+mod way_back;
 
 pub use reply::Answer;
 
@@ -40,8 +48,25 @@ pub struct Context<'a> {
     pub epoch: Epoch,
     /// What the move remembers.
     pub durable: &'a Durable,
+    /// The coordinator's clock.
+    pub now: Timestamp,
     /// Rows per second that the copy may reach; 0 is unlimited.
     pub max_rows_per_second: u64,
+}
+
+impl Context<'_> {
+    /// Which node holds the copy that serves nobody, after the switch.
+    const fn old_copy(&self) -> NodeId {
+        if self.durable.rolled_back { self.target } else { self.source }
+    }
+
+    /// When the way back ends: fixed at the switch. Before it, what it would
+    /// be by now, which tells the agents that there will be one.
+    fn way_back_until(&self) -> Option<Timestamp> {
+        let durable = self.durable;
+        let planned = Duration::from_secs(durable.way_back_s);
+        durable.way_back_until.or((!planned.is_zero()).then(|| later(self.now, planned)))
+    }
 }
 
 /// A command and the node that it is for.
@@ -64,6 +89,10 @@ pub struct Learned {
     pub takes_http: bool,
     /// The epoch under which the target is active.
     pub epoch: Option<Epoch>,
+    /// The epoch under which the source is active again.
+    pub back_epoch: Option<Epoch>,
+    /// Rows that would stay behind, of a preflight.
+    pub rows_left_behind: Option<u64>,
     /// What happened, for a person.
     pub message: String,
 }
@@ -78,8 +107,11 @@ pub fn command(step: Step, context: &Context<'_>) -> Option<Outgoing> {
         Step::Drain => Some(drain::command(context)),
         Step::Verify => Some(verify::command(context)),
         Step::CutOver => Some(cut_over::command(context)),
-        Step::Route => None,
+        Step::Route | Step::RouteBack | Step::Kept => None,
+        Step::WayBack => Some(way_back::command(context)),
+        Step::RollBack => Some(roll_back::command(context)),
         Step::Finish => Some(finish::command(context)),
+        Step::CleanUp => Some(clean_up::command(context, context.old_copy())),
         Step::CloseTunnel => Some(close_tunnel::command(context)),
     }
 }
@@ -88,13 +120,15 @@ pub fn command(step: Step, context: &Context<'_>) -> Option<Outgoing> {
 pub fn undo_command(undo: Undo, context: &Context<'_>) -> Outgoing {
     match undo {
         Undo::Source => undo::command(context),
+        Undo::Abandon => abandon::command(context),
+        Undo::CleanTarget => clean_up::command(context, context.target),
         Undo::Tunnel => close_tunnel::command(context),
     }
 }
 
 /// What an agent's ending reply to a step's command means.
 pub fn read(step: Step, reply: &command_reply::Outcome, context: &Context<'_>) -> Answer {
-    reply::read(reply, |reply| match step {
+    let answer = reply::read(reply, |reply| match step {
         Step::OpenTunnel => open_tunnel::done(reply),
         Step::Preflight => preflight::done(reply),
         Step::Guard => guard::done(reply),
@@ -102,23 +136,35 @@ pub fn read(step: Step, reply: &command_reply::Outcome, context: &Context<'_>) -
         Step::Drain => drain::done(reply),
         Step::Verify => verify::done(reply),
         Step::CutOver => cut_over::done(reply, context.epoch),
-        Step::Route => None,
+        Step::Route | Step::RouteBack | Step::Kept => None,
+        Step::WayBack => way_back::done(reply),
+        Step::RollBack => roll_back::done(reply, context.durable.new_epoch),
         Step::Finish => finish::done(reply),
+        Step::CleanUp => clean_up::done(reply),
         Step::CloseTunnel => close_tunnel::done(reply),
-    })
+    });
+    // A preflight that refuses reports as well.
+    match (step, reply) {
+        (Step::Preflight, command_reply::Outcome::Failed(failed)) => {
+            Answer { learned: preflight::refused(failed), ..answer }
+        }
+        _ => answer,
+    }
 }
 
 /// What an agent's ending reply to the command of a step back means.
 pub fn read_undo(undo: Undo, reply: &command_reply::Outcome) -> Answer {
     reply::read(reply, |reply| match undo {
         Undo::Source => undo::done(reply),
+        Undo::Abandon => abandon::done(reply),
+        Undo::CleanTarget => clean_up::done(reply),
         Undo::Tunnel => close_tunnel::done(reply),
     })
 }
 
 /// One step of the source's mover.
 fn move_step(context: &Context<'_>, step: wire::MoveStepKind) -> Outgoing {
-    let Context { id, tenant, source, target, epoch, durable, max_rows_per_second } = *context;
+    let Context { id, tenant, source, target, epoch, durable, max_rows_per_second, .. } = *context;
     let spec = wire::MoveSpec {
         move_id: id.to_wire(),
         tenant_id: tenant.to_wire(),
@@ -131,6 +177,9 @@ fn move_step(context: &Context<'_>, step: wire::MoveStepKind) -> Outgoing {
         target_http: durable.target_http,
         tenant_host: durable.tenant_host.clone(),
         max_rows_per_second,
+        target_dedicated: durable.wanted.mode == Mode::SingleTenant.as_str(),
+        retain_from_us: durable.retain_from.map_or(0, Timestamp::as_microsecond),
+        way_back_until_us: context.way_back_until().map_or(0, Timestamp::as_microsecond),
         ..wire::MoveSpec::default()
     };
     let kind = command::Kind::MoveStep(wire::MoveStep { spec: Some(spec), step: step.into() });

@@ -1,7 +1,7 @@
 //! Both sides are looked at before anything is changed. Nothing to undo.
 
-use serde_json::json;
-use webhost_proto::wire::{MoveStepKind, command_reply, move_step_done};
+use serde_json::{Value, json};
+use webhost_proto::wire::{self, FindingLevel, MoveStepKind, command_reply, move_step_done};
 
 use super::{Context, Learned, Outgoing, move_step, step_done};
 
@@ -14,6 +14,26 @@ pub(super) fn done(reply: &command_reply::Outcome) -> Option<Learned> {
     else {
         return None;
     };
+    let message = format!(
+        "preflight passed: {} tables, about {} rows, {} warnings",
+        found.tables.len(),
+        found.rows_estimated,
+        found.warnings.len()
+    );
+    Some(Learned {
+        rows_left_behind: Some(found.rows_left_behind),
+        ..Learned::saying(message).with(report(found))
+    })
+}
+
+/// What a preflight that refused found all the same.
+pub(super) fn refused(failed: &wire::Failed) -> Option<Learned> {
+    let found = failed.preflight.as_ref()?;
+    Some(Learned::saying(failed.message.clone()).with(report(found)))
+}
+
+/// The report, as API and command line show it.
+fn report(found: &wire::PreflightResult) -> Value {
     let tables: Vec<_> = found
         .tables
         .iter()
@@ -26,16 +46,36 @@ pub(super) fn done(reply: &command_reply::Outcome) -> Option<Learned> {
             })
         })
         .collect();
-    let message = format!(
-        "preflight passed: {} tables, about {} rows, {} warnings",
-        tables.len(),
-        found.rows_estimated,
-        found.warnings.len()
-    );
-    Some(Learned::saying(message).with(json!({
+    let findings: Vec<_> = found
+        .findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "level": level(finding.level()),
+                "topic": finding.topic,
+                "text": finding.text,
+                "way_out": finding.way_out,
+            })
+        })
+        .collect();
+    json!({
         "tables": tables,
+        "findings": findings,
         "warnings": found.warnings,
         "rows_estimated": found.rows_estimated,
         "bytes_estimated": found.bytes_estimated,
-    })))
+        "rows_left_behind": found.rows_left_behind,
+        "duration_estimated_us": found.duration_estimated_us,
+        "disk_free_bytes": found.disk_free_bytes,
+        "disk_needed_bytes": found.disk_needed_bytes,
+    })
+}
+
+const fn level(level: FindingLevel) -> &'static str {
+    match level {
+        FindingLevel::Unspecified => "unknown",
+        FindingLevel::Fact => "fact",
+        FindingLevel::Warning => "warning",
+        FindingLevel::Problem => "problem",
+    }
 }

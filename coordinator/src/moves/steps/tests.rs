@@ -10,6 +10,7 @@ fn durable() -> Durable {
         plan: "starter".into(),
         regions: vec![],
         node: None,
+        dry_run: false,
     });
     durable.ticket = Some(Ticket::generate());
     durable.ticket_expires_at = Some(Timestamp::UNIX_EPOCH);
@@ -26,6 +27,7 @@ fn context(durable: &Durable) -> Context<'_> {
         target: NodeId::generate(),
         epoch: Epoch(4),
         durable,
+        now: Timestamp::UNIX_EPOCH,
         max_rows_per_second: 7,
     }
 }
@@ -51,7 +53,10 @@ fn the_ticket_goes_to_the_source_and_its_hash_to_the_target() {
         (Step::Drain, MoveStepKind::Drain),
         (Step::Verify, MoveStepKind::Verify),
         (Step::CutOver, MoveStepKind::CutOver),
+        (Step::WayBack, MoveStepKind::WayBack),
+        (Step::RollBack, MoveStepKind::RollBack),
         (Step::Finish, MoveStepKind::Finish),
+        (Step::CleanUp, MoveStepKind::CleanUp),
     ] {
         let outgoing = command(step, &context).expect("a command");
         assert_eq!(outgoing.node, context.source);
@@ -63,9 +68,13 @@ fn the_ticket_goes_to_the_source_and_its_hash_to_the_target() {
         assert_eq!(spec.target_tunnel, "10.0.0.2:7403");
         assert_eq!(spec.target_place, "dedicated-1");
     }
-    assert_eq!(command(Step::Route, &context), None);
-    let undo = undo_command(Undo::Source, &context);
-    assert_eq!(undo.node, context.source);
+    for step in Step::ALL {
+        assert_eq!(command(step, &context).is_none(), step.is_own(), "{step:?}");
+    }
+    for undo in [Undo::Source, Undo::Abandon] {
+        assert_eq!(undo_command(undo, &context).node, context.source);
+    }
+    assert_eq!(undo_command(Undo::CleanTarget, &context).node, context.target);
     for close in [
         undo_command(Undo::Tunnel, &context),
         command(Step::CloseTunnel, &context).expect("a command"),
@@ -95,8 +104,9 @@ fn a_failure_reads_as_its_kind_whatever_the_step() {
         for step in Step::ALL {
             assert_eq!(read(step, &reply, &context), expected);
         }
-        assert_eq!(read_undo(Undo::Source, &reply), expected);
-        assert_eq!(read_undo(Undo::Tunnel, &reply), expected);
+        for undo in Undo::ALL {
+            assert_eq!(read_undo(undo, &reply), expected);
+        }
     }
 }
 
@@ -140,4 +150,50 @@ fn a_cut_over_must_bring_a_newer_epoch() {
     let result = learned.result.expect("a result");
     assert_eq!(result["fence_us"], json!(4900));
     assert_eq!(result["recovered"], json!(true));
+}
+
+#[test]
+fn the_old_copy_is_deleted_where_nobody_lives_any_more() {
+    let mut durable = durable();
+    for rolled_back in [false, true] {
+        durable.rolled_back = rolled_back;
+        let context = context(&durable);
+        let old = if rolled_back { context.target } else { context.source };
+        assert_eq!(command(Step::CleanUp, &context).expect("a command").node, old);
+    }
+}
+
+#[test]
+fn scope_and_way_back_are_absolute_times() {
+    let mut durable = durable();
+    let sent = |durable: &Durable| {
+        let outgoing = command(Step::CutOver, &context(durable)).expect("a command");
+        let command::Kind::MoveStep(step) = outgoing.kind else { panic!("another kind") };
+        let spec = step.spec.expect("a spec");
+        (spec.retain_from_us, spec.way_back_until_us)
+    };
+    assert_eq!(sent(&durable), (0, 0));
+    // Before the switch: that there will be one.
+    durable.way_back_s = 60;
+    assert_eq!(sent(&durable), (0, 60_000_000));
+    durable.way_back_until = timestamp(7);
+    durable.retain_from = timestamp(5);
+    assert_eq!(sent(&durable), (5, 7));
+}
+
+#[test]
+fn a_roll_back_must_bring_an_epoch_newer_than_the_targets() {
+    let mut durable = durable();
+    let answer = |durable: &Durable, epoch| {
+        let cut = wire::CutOverResult { epoch, ..wire::CutOverResult::default() };
+        let reply = done(MoveStepKind::RollBack, Some(move_step_done::Result::RollBack(cut)));
+        read(Step::RollBack, &reply, &context(durable))
+    };
+    assert_eq!(answer(&durable, 6).outcome, Outcome::MayHaveHappened, "nothing was switched");
+    durable.new_epoch = Some(Epoch(5));
+    for epoch in [0, 4, 5, u64::MAX] {
+        assert_eq!(answer(&durable, epoch).outcome, Outcome::MayHaveHappened, "{epoch}");
+    }
+    let answer = answer(&durable, 6);
+    assert_eq!(answer.learned.expect("figures").back_epoch, Some(Epoch(6)));
 }

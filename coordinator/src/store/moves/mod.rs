@@ -10,12 +10,15 @@
 mod books;
 mod commands;
 mod history;
+mod turns;
 
 pub use books::{
-    Standing, release_incoming, reserve_incoming, standing, still_at_source, switch_placements,
+    Copy, Standing, copies, end_kept, keep_incoming, release_incoming, reserve_incoming, standing,
+    still_at_source, switch_back, switch_placements,
 };
 pub use commands::{Open, Sent, of_command, open, settle_commands};
 pub use history::{Event, audit, event, events};
+pub use turns::{busy, take_turn};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -87,6 +90,10 @@ impl Move {
         }
     }
 }
+
+/// The states in which a move deals with its leftovers only, as SQL; see
+/// [`State::is_settled`] and the index `moves_one_per_tenant`.
+pub const SETTLED: &str = "('kept', 'clean_up', 'close_tunnel', 'clean_target')";
 
 const COLUMNS: &str = "m.id, m.tenant_id, m.kind, m.source_node_id, m.target_node_id, \
      m.decision_id, m.reason, m.requested_by, m.state, m.epoch, m.approved_by, m.approved_at, \
@@ -177,18 +184,35 @@ pub async fn get(client: &impl GenericClient, id: MoveId) -> Result<Option<Move>
     client.query_opt(&sql, &[&id.0]).await?.as_ref().map(read).transpose()
 }
 
-/// The tenant's open move, if there is one.
+/// The tenant's move that is under way, or whose way back is open: the one
+/// that keeps it from having another. There is one at most.
 pub async fn open_of(
+    client: &impl GenericClient,
+    tenant: TenantId,
+) -> Result<Option<Move>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from moves m
+         where m.tenant_id = $1 and m.ended_at is null and m.state not in {SETTLED}"
+    );
+    client.query_opt(&sql, &[&tenant.0]).await?.as_ref().map(read).transpose()
+}
+
+/// The tenant's newest move that has not ended, its leftovers included.
+pub async fn newest_open_of(
     client: &impl GenericClient,
     tenant: TenantId,
 ) -> Result<Option<MoveId>, StoreError> {
     let row = client
-        .query_opt("select id from moves where tenant_id = $1 and ended_at is null", &[&tenant.0])
+        .query_opt(
+            "select id from moves where tenant_id = $1 and ended_at is null
+             order by created_at desc, id desc limit 1",
+            &[&tenant.0],
+        )
         .await?;
     row.map(|row| Ok(MoveId(row.try_get(0)?))).transpose()
 }
 
-/// The plan for whose machine the tenant was moved last.
+/// The plan for whose machine the tenant was moved last, if it stayed there.
 pub async fn last_plan(
     client: &impl GenericClient,
     tenant: TenantId,
@@ -196,7 +220,9 @@ pub async fn last_plan(
     let row = client
         .query_opt(
             "select durable->'wanted'->>'plan' from moves
-             where tenant_id = $1 and state = 'completed' order by ended_at desc limit 1",
+             where tenant_id = $1 and durable->>'new_epoch' is not null
+               and coalesce(durable->>'rolled_back', 'false') = 'false'
+             order by created_at desc, id desc limit 1",
             &[&tenant.0],
         )
         .await?;

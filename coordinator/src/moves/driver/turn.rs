@@ -1,0 +1,157 @@
+//! A move's turn: a node is found and promised, within the limits, and the
+//! move begins.
+
+use jiff::{SignedDuration, Timestamp};
+use tracing::info;
+
+use super::super::durable::Ticket;
+use super::super::kind::Kind;
+use super::super::next::Transition;
+use super::super::state::{Ending, State, Step};
+use super::super::target;
+use super::super::timing::later;
+use super::told::{log, record};
+use super::{Driver, Looked};
+use crate::store::moves::{self, Move};
+use crate::store::{StoreError, tenants};
+
+impl Driver {
+    /// Finds and promises a node, and begins; or waits for one, or for the
+    /// move's turn. A move whose target is promised already (a person had to
+    /// confirm something) only waits for its turn.
+    pub(super) async fn reserve(&self, from: &Move, now: Timestamp) -> Result<Looked, StoreError> {
+        let mut client = self.store.client().await?;
+        let tx = client.transaction().await?;
+        if !moves::still_at_source(&*tx, from).await? {
+            return self.not_there(tx, from, now).await;
+        }
+        moves::take_turn(&*tx).await?;
+        let limits = &self.rules.limits;
+        let busy = if from.durable.wanted.dry_run { Vec::new() } else { moves::busy(&*tx).await? };
+        if let Err(why) = limits.source(&busy, from.source) {
+            return self.wait_for_node(tx, from, &why, now).await;
+        }
+        let mut to = from.revised(now);
+        let message = if let Some(target) = from.target {
+            if !limits.takes(&busy, target) {
+                return self.wait_for_node(tx, from, &limits.full(), now).await;
+            }
+            format!("{} is promised to the tenant", from.durable.target_place)
+        } else {
+            let mut full: Vec<_> = busy.iter().filter_map(|one| one.target).collect();
+            full.retain(|target| !limits.takes(&busy, *target));
+            let copies = moves::copies(&*tx, from.tenant).await?;
+            let mut taken = full.clone();
+            taken.extend(copies.iter().map(|copy| copy.node));
+            let chosen = match target::choose(&tx, &self.slots, from, &taken, now).await? {
+                Ok(chosen) => chosen,
+                Err(why) => {
+                    let mut why = why;
+                    if !full.is_empty() {
+                        why = format!("{}; or: {why}", limits.full());
+                    }
+                    for copy in &copies {
+                        why = format!("{why}; {} holds an old copy of the tenant", copy.name);
+                    }
+                    return self.wait_for_node(tx, from, &why, now).await;
+                }
+            };
+            moves::reserve_incoming(&*tx, from, chosen.id, &from.durable.wanted.mode).await?;
+            to.target = Some(chosen.id);
+            to.durable.target_tunnel = chosen.tunnel_address;
+            to.durable.target_place.clone_from(&chosen.name);
+            to.durable.tenant_host = tenants::host(&*tx, from.tenant).await?;
+            format!("{} is promised to the tenant", chosen.name)
+        };
+        self.begin(&mut to, from, now);
+        self.enqueue(&tx, &mut to, now).await?;
+        if !moves::save(&*tx, from, &to).await? {
+            return Ok(Looked::Overtaken);
+        }
+        record(&tx, &to, &message, None, now, true).await?;
+        tx.commit().await?;
+        self.signals.commands.notify();
+        log(&to, &message, Transition::To(to.state));
+        Ok(Looked::Changed)
+    }
+
+    /// What a move has from its first step on. Times are fixed once, and a
+    /// second beginning changes none of them but the ticket's.
+    fn begin(&self, to: &mut Move, from: &Move, now: Timestamp) {
+        let state = State::Step(Step::OpenTunnel);
+        to.state = state;
+        to.error = None;
+        let durable = &mut to.durable;
+        durable.pass(from.state, from.updated_at, now);
+        durable
+            .begin_step(self.timing.deadline(state, durable, now), self.timing.alarm(state, now));
+        durable.ticket.get_or_insert_with(Ticket::generate);
+        durable.ticket_expires_at = Some(self.timing.ticket_end(now));
+        durable.began_at.get_or_insert(now);
+        durable.way_back_s = self.timing.way_back.as_secs();
+        if durable.retain_from.is_none() && from.kind == Kind::Downgrade.as_str() {
+            durable.retain_from = self.retain_from(from, now);
+        }
+    }
+
+    /// From when on a downgraded tenant's rows come along: the target plan's
+    /// retention, before the approval. None where the plan keeps everything,
+    /// or is not in the catalogue.
+    fn retain_from(&self, row: &Move, now: Timestamp) -> Option<Timestamp> {
+        let days = self.slots.catalog.plan(&row.durable.wanted.plan)?.retention_days;
+        let approved = row.approved_at.unwrap_or(now);
+        let back = SignedDuration::from_hours(24 * i64::from(days));
+        (days > 0).then(|| approved.checked_sub(back).ok()).flatten()
+    }
+
+    /// The tenant is not where the move was to take it from.
+    async fn not_there(
+        &self,
+        tx: deadpool_postgres::Transaction<'_>,
+        from: &Move,
+        now: Timestamp,
+    ) -> Result<Looked, StoreError> {
+        let why = "the tenant is not active where the move was to take it from";
+        let mut to = from.revised(now);
+        to.durable.pass(from.state, from.updated_at, now);
+        to.durable.begin_step(None, None);
+        to.durable.ticket = None;
+        to.state = State::Ended(Ending::Failed);
+        to.error = Some(why.to_owned());
+        moves::release_incoming(&*tx, from).await?;
+        if !moves::save(&*tx, from, &to).await? {
+            return Ok(Looked::Overtaken);
+        }
+        record(&tx, &to, why, None, now, true).await?;
+        tx.commit().await?;
+        log(&to, why, Transition::To(to.state));
+        Ok(Looked::Changed)
+    }
+
+    /// No node is free, or it is not the move's turn: said once per reason,
+    /// tried again and again.
+    async fn wait_for_node(
+        &self,
+        tx: deadpool_postgres::Transaction<'_>,
+        from: &Move,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<Looked, StoreError> {
+        let news = from.error.as_deref() != Some(why);
+        let mut to = from.revised(now);
+        to.updated_at = from.updated_at;
+        to.error = Some(why.to_owned());
+        to.durable.attempts = from.durable.attempts.saturating_add(1);
+        let due = later(now, self.timing.pause(to.durable.attempts));
+        to.durable.not_before = Some(due);
+        if !moves::save(&*tx, from, &to).await? {
+            return Ok(Looked::Overtaken);
+        }
+        if news {
+            record(&tx, &to, why, None, now, true).await?;
+            info!(move_id = %from.id, tenant = %from.tenant, why, "a move waits");
+        }
+        tx.commit().await?;
+        Ok(Looked::Waits(Some(due)))
+    }
+}
