@@ -192,14 +192,15 @@ impl Ending {
 }
 
 impl State {
-    /// Every state there is.
+    /// Every state there is, in the order of a move.
     pub fn all() -> impl Iterator<Item = Self> {
         [Self::AwaitingApproval, Self::WaitingForNode]
             .into_iter()
             .chain(Step::ALL[..2].iter().copied().map(Self::Step))
             .chain([Self::AwaitingConfirmation])
-            .chain(Step::ALL[2..].iter().copied().map(Self::Step))
+            .chain(Step::ALL[2..6].iter().copied().map(Self::Step))
             .chain([Self::Paused])
+            .chain(Step::ALL[6..].iter().copied().map(Self::Step))
             .chain(Undo::ALL.into_iter().map(Self::Undoing))
             .chain(Ending::ALL.into_iter().map(Self::Ended))
     }

@@ -65,7 +65,7 @@ fn a_screen_says_where_it_is_what_it_means_and_what_can_be_done() {
         "250000 of about 1000000 rows, 31 MB, 5000 rows/s, about 2 min 30 s left, in gps_positions",
         "25 % of the way to the switch",
         "guard                         1.2 s      1",
-        "copy                   2 min 05 s…      2",
+        "copy                    2 min 05 s…      2",
         "What a person can do",
         "move pause",
     ] {

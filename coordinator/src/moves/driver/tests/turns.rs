@@ -43,15 +43,31 @@ async fn what_is_beyond_the_limits_waits_for_its_turn() {
 #[tokio::test]
 async fn a_full_target_is_waited_for() {
     let store = testing::database().await;
-    let mut world = World::on(store.clone()).await;
-    world.rules.limits.per_target = 0;
-    let id = world.request().await;
-    world.tick().await;
-    let why = world.row(id).await.error.expect("is told");
+    let shared = World::on(store.clone()).await.source;
+    let lateral = |world: &World| NewMove {
+        mode: "multi_tenant".into(),
+        plan: "hobby".into(),
+        target: Some(shared),
+        ..world.upgrade()
+    };
+    let mut first = World::on(store.clone()).await;
+    first.rules.limits.per_target = 1;
+    first.target = shared;
+    let one = moves::request(&store, lateral(&first)).await.expect("a move");
+    first.play(&mut |command| (name(command) != "copy").then(|| good(command))).await;
+    assert_eq!((first.state(one).await, first.row(one).await.kind.as_str()), ("copy", "lateral"));
+    let mut second = World::on(store.clone()).await;
+    second.rules.limits.per_target = 1;
+    second.target = shared;
+    second.now = first.now;
+    let two = moves::request(&store, lateral(&second)).await.expect("a move");
+    second.tick().await;
+    let why = second.row(two).await.error.expect("is told");
     assert!(why.contains("max_per_target"), "{why}");
-    world.rules.limits.per_target = 1;
-    world.play(&mut |command| Some(good(command))).await;
-    world.assert_moved(id).await;
+    second.rules.limits.per_target = 2;
+    second.pass(second.timing.longest_pause);
+    second.tick().await;
+    assert_eq!(second.state(two).await, "open_tunnel");
 }
 
 /// What the specification of a move's steps says.

@@ -236,7 +236,7 @@ async fn a_target_that_stays_silent_is_abandoned_and_cleaned_when_it_is_back() {
     moves::cancel(&world.store, id, "token ops").await.expect("cancelled");
     world
         .play(&mut |command| match name(command) {
-            "undo" | "clean_up" => Some(failed(FailureKind::Retry)),
+            "undo" => Some(failed(FailureKind::Retry)),
             "abandon" => Some(good(command)),
             _ => None,
         })
