@@ -77,9 +77,8 @@ async fn run(
         while up.reader.read(&mut sink).await? > 0 {}
         std::io::Result::Ok(())
     };
-    match tokio::time::timeout(GOODBYE, goodbye).await {
-        Ok(Err(error)) => tracing::debug!(%error, "hold point: a goodbye"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, goodbye).await {
+        tracing::debug!(%error, "hold point: a goodbye");
     }
 }
 

@@ -222,8 +222,10 @@ fn prepare(
             Endpoint::Through(Arc::new(Through::new(&order.spec, identity).map_err(setup)?))
         }
     };
-    let mut tuning = Tuning::default();
-    tuning.copy_streams = usize::try_from(order.copy_streams).ok().filter(|streams| *streams > 0);
+    let mut tuning = Tuning {
+        copy_streams: usize::try_from(order.copy_streams).ok().filter(|streams| *streams > 0),
+        ..Tuning::default()
+    };
     if let Some(pages) = order.copy_part_pages {
         tuning.copy_part_pages = pages;
     }
