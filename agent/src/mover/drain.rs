@@ -68,6 +68,8 @@ pub struct Drain<'a> {
     given: BTreeSet<usize>,
     /// Whether the source has its table of taken keys.
     taken: bool,
+    /// Whether the log was longer than a small batch when the last one came.
+    long: bool,
     keys: u64,
     vacuumed: u64,
 }
@@ -100,6 +102,7 @@ impl<'a> Drain<'a> {
             longer,
             given: BTreeSet::new(),
             taken: false,
+            long: false,
             keys: 0,
             vacuumed: 0,
         })
@@ -152,8 +155,10 @@ impl<'a> Drain<'a> {
                 rows_per_second: self.keys.saturating_mul(1000) / millis,
                 ..Progress::default()
             });
-            steady = if taken <= STEADY.1 { steady + 1 } else { 0 };
-            if taken <= SHORT || steady >= STEADY.0 || Instant::now() >= until {
+            // Few keys may have been logged many times: a long log goes on.
+            steady = if !self.long && taken <= STEADY.1 { steady + 1 } else { 0 };
+            let short = !self.long && taken <= SHORT;
+            if short || steady >= STEADY.0 || Instant::now() >= until {
                 break;
             }
             let now = Instant::now();
@@ -178,6 +183,7 @@ impl<'a> Drain<'a> {
     /// the keys then.
     pub async fn batch(&mut self, limit: Option<i64>) -> Result<u64, MoveError> {
         let mut all = 0;
+        self.long = false;
         while let Some(bulk) = self.run.tuning.drain_bulk
             && self.is_long().await?
         {
@@ -191,6 +197,7 @@ impl<'a> Drain<'a> {
                 self.vacuum().await?;
             }
             if limit.is_some() {
+                self.long = true;
                 return Ok(all);
             }
         }

@@ -68,7 +68,7 @@ async fn a_backlog_in_bulk_ends_as_in_small_batches() {
         let world = world(schema, 6_000).await;
         let foreigner = table_hashes(&world.target, world.foreigner).await.expect("hashes");
         let mut run = a_move(&world);
-        run.tuning.drain_batch = 100;
+        run.tuning.drain_batch = if bulk.is_some() { 100 } else { 2_000 };
         run.tuning.drain_bulk = bulk;
         steps(&run, &[Step::Guard, Step::Copy]).await;
         for _ in 0..2 {

@@ -30,6 +30,8 @@ pub use forward::forward;
 
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
+
 use self::fence::{Closed, Fence};
 use super::catalog::Table;
 use super::drain::Drain;
@@ -62,7 +64,11 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError>
     for attempt in 1..=run.tuning.fence_attempts.max(1) {
         drain.until_short().await?;
         drain.vacuum().await?;
-        fence.rehearse(drain.ready().await?).await?;
+        match fence.rehearse(drain.ready().await?).await {
+            // Somebody is in the way there: the fence itself will meet them.
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
+            other => other?,
+        }
         // What came meanwhile.
         drain.batch(None).await?;
         run.park().await;
