@@ -55,7 +55,7 @@ pub const MUTANTS: [Mutant; 5] = [
         name: "the target's commit before 'moved'",
         file: "agent/src/mover/cut_over/fence.rs",
         old: "self.run.fail.on(\"after_prepare\", self.leg)?;",
-        new: "self.leg.to(self.pair).batch(\"COMMIT\").await?; self.run.fail.on(\"after_prepare\", self.leg)?;",
+        new: "self.target.batch(\"COMMIT\").await?; self.run.fail.on(\"after_prepare\", self.leg)?;",
         red: "invariants::a_switch_that_stops_leaves_no_two_sides_active",
     },
 ];
