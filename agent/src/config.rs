@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 pub use load::{ConfigError, DEFAULT_PATH, Problem};
 pub use secret::SecretUrl;
 
+use crate::mover::catalog::{Mixed, Rules};
+
 /// Everything `webhost-agent run` reads.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -258,16 +260,52 @@ pub struct Moves {
     pub ignore_tables: Vec<String>,
     /// Tables without tenant rows that the tenant's rows point to.
     pub reference_tables: Vec<String>,
+    /// By which foreign key rows of a table belong to a tenant, where the
+    /// catalog leaves a choice: table to column, or to the constraint.
+    pub through: BTreeMap<String, String>,
+    /// The time of a row, by which a downgrade cuts: table to column.
+    pub time_columns: BTreeMap<String, String>,
+    /// The application's lists of its migrations, equal on both sides.
+    pub migrations_tables: Vec<String>,
+    /// Whether TimescaleDB's hypertables may move.
+    pub hypertables: bool,
+    /// What is done about statements that write several tenants' rows at once.
+    pub mixed_statements: Mixed,
+    /// For how long they are looked for when the guards go in; 0 never.
+    pub watch_statements_ms: u64,
+}
+
+impl Moves {
+    /// What the mover is told about tables.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            ignore: self.ignore_tables.clone(),
+            reference: self.reference_tables.clone(),
+            through: self.through.clone(),
+            time_columns: self.time_columns.clone(),
+            migrations: self.migrations_tables.clone(),
+            hypertables: self.hypertables,
+            mixed_statements: self.mixed_statements,
+            watch_statements_ms: self.watch_statements_ms,
+        }
+    }
 }
 
 impl Default for Moves {
     fn default() -> Self {
+        let rules = Rules::default();
         Self {
             enabled: true,
             max_rows_per_second: 0,
             copy_streams: 0,
-            ignore_tables: Vec::new(),
-            reference_tables: Vec::new(),
+            ignore_tables: rules.ignore,
+            reference_tables: rules.reference,
+            through: rules.through,
+            time_columns: rules.time_columns,
+            migrations_tables: rules.migrations,
+            hypertables: rules.hypertables,
+            mixed_statements: rules.mixed_statements,
+            watch_statements_ms: 3_000,
         }
     }
 }

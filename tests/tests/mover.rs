@@ -23,6 +23,8 @@ mod requests;
 mod scene;
 #[path = "mover/through_a_tunnel.rs"]
 mod through_a_tunnel;
+#[path = "mover/through_parents.rs"]
+mod through_parents;
 #[path = "mover/under_writers.rs"]
 mod under_writers;
 #[path = "mover/way_back.rs"]

@@ -139,6 +139,12 @@ impl Config {
                 );
             }
         }
+        if self.moves.watch_statements_ms > 600_000 {
+            wrong(
+                "moves.watch_statements_ms",
+                format!("{} is more than ten minutes", self.moves.watch_statements_ms),
+            );
+        }
         if self.tunnel.is_some() && self.postgres.is_none() {
             wrong("tunnel", "leads to the tenants' database: it needs a [postgres] section".into());
         }

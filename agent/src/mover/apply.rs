@@ -10,6 +10,7 @@ use tokio_postgres::types::ToSql;
 use super::catalog::Table;
 use super::connect::Conn;
 use super::error::MoveError;
+use super::leg::Leg;
 use super::spec::Spec;
 use super::statements::{Batch, Group, Mode, TableSql};
 
@@ -43,10 +44,10 @@ struct Prepared {
 }
 
 impl<'a> Applier<'a> {
-    pub(super) fn new(to: &'a Conn, spec: &Spec, tables: &'a [Table]) -> Self {
+    pub(super) fn new(to: &'a Conn, spec: &Spec, leg: Leg, tables: &'a [Table]) -> Self {
         Self {
             to,
-            sql: tables.iter().map(|table| TableSql::new(table, spec)).collect(),
+            sql: tables.iter().map(|table| TableSql::on(table, spec, leg)).collect(),
             references: references(tables),
             prepared: tables.iter().map(|_| None).collect(),
         }

@@ -322,7 +322,9 @@ mod tests {
         };
         Table {
             name: name.into(),
-            tenant: "customer_id".into(),
+            membership: crate::mover::membership::Membership::Column("customer_id".into()),
+            time: None,
+            dependents: Vec::new(),
             partitioned: false,
             columns: Vec::new(),
             key: Vec::new(),

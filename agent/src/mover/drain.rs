@@ -86,7 +86,7 @@ impl<'a> Drain<'a> {
         tables: &'a [Table],
     ) -> Result<Self, MoveError> {
         let (source, target) = (leg.from(pair), leg.to(pair));
-        let applier = Applier::new(target, &run.spec, tables);
+        let applier = Applier::new(target, &run.spec, leg, tables);
         let take_off = statements::take_off(&run.spec, leg, &applier.sql);
         let longer = statements::longer(&run.spec);
         let (take_off, longer) =

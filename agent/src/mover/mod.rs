@@ -59,6 +59,7 @@ pub mod fence;
 pub mod finish;
 pub mod guard;
 pub mod leg;
+pub mod membership;
 pub mod operator;
 pub mod preflight;
 pub mod pressure;

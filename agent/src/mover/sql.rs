@@ -31,6 +31,11 @@ pub fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// A quoted identifier as a person reads it.
+pub fn bare(ident: &str) -> String {
+    ident.trim_matches('"').replace("\"\"", "\"")
+}
+
 /// `text` as a literal, under `standard_conforming_strings = on`.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))

@@ -4,9 +4,12 @@
 //! the pinned session settings, and compares bytewise.
 
 pub mod bulk;
+mod log;
 
+pub use self::log::{Batch, Group, kept, longer, look_up, take_aside, take_off};
 use super::catalog::{Column, Table};
 use super::leg::Leg;
+use super::membership::{self, of};
 use super::spec::Spec;
 use super::sql;
 
@@ -28,12 +31,28 @@ pub enum Mode {
 pub struct TableSql<'a> {
     pub table: &'a Table,
     tenant: String,
+    /// The scope of a downgrade; 0 is everything.
+    retain_from_us: i64,
+    /// Whether rows outside of the scope are carried.
+    carries_all: bool,
 }
 
 impl<'a> TableSql<'a> {
     /// The statements of `table` for the move's tenant.
     pub fn new(table: &'a Table, spec: &Spec) -> Self {
-        Self { table, tenant: sql::tenant_literal(spec.tenant) }
+        Self {
+            table,
+            tenant: sql::tenant_literal(spec.tenant),
+            retain_from_us: spec.retain_from_us,
+            carries_all: false,
+        }
+    }
+
+    /// The statements of a leg. On the way back what was written on the new
+    /// side goes along whatever its time is; what stayed behind at the start is
+    /// still no part of what both sides must hold alike.
+    pub fn on(table: &'a Table, spec: &Spec, leg: Leg) -> Self {
+        Self { carries_all: leg.is_back(), ..Self::new(table, spec) }
     }
 
     /// How many key columns there are.
@@ -42,7 +61,7 @@ impl<'a> TableSql<'a> {
     }
 
     /// `alias."id" = (value)::uuid AND … AND alias."customer_id" = tenant`
-    fn matches(&self, alias: &str, value: impl Fn(usize) -> String) -> String {
+    pub(super) fn matches(&self, alias: &str, value: impl Fn(usize) -> String) -> String {
         let mut terms: Vec<String> = self
             .table
             .key_columns()
@@ -51,22 +70,50 @@ impl<'a> TableSql<'a> {
                 format!("{alias}.{} = ({})::{}", column.name, value(at), column.cast)
             })
             .collect();
-        terms.push(format!("{alias}.{} = {}", self.table.tenant, self.tenant));
+        terms.push(self.of_tenant(alias));
         terms.join(" AND ")
     }
 
-    /// The tenant's rows, for any alias.
+    /// The tenant's rows, for any alias: all of them, also what a downgrade
+    /// leaves behind. For deletes, and for what must not be there.
     pub fn of_tenant(&self, alias: &str) -> String {
-        format!("{alias}.{} = {}", self.table.tenant, self.tenant)
+        self.table.membership.is_tenants(&of(alias), &self.tenant)
     }
 
-    /// The text of the current row whose key is the array `k`, or null.
+    /// The tenant's rows that move: what is copied, compared and counted.
+    pub fn in_scope(&self, alias: &str) -> String {
+        if self.retain_from_us == 0 {
+            return self.of_tenant(alias);
+        }
+        let from = self.retain_from_us;
+        let mut text = self.table.membership.in_scope(&of(alias), &self.tenant, from);
+        if let Some(own) = membership::within(self.table.time.as_ref(), &of(alias), from) {
+            text = format!("{text} AND {own}");
+        }
+        text
+    }
+
+    /// The tenant's rows that a downgrade leaves behind; none where all move.
+    pub fn left_behind(&self, alias: &str) -> Option<String> {
+        let cut = self.table.time.is_some()
+            || self.table.membership.hops().iter().any(|hop| hop.parent_time.is_some());
+        (cut && self.retain_from_us > 0)
+            .then(|| format!("{} AND NOT ({})", self.of_tenant(alias), self.in_scope(alias)))
+    }
+
+    /// The tenant, as SQL has it.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// The text of the current row whose key is the array `k`, or null where
+    /// there is none that moves.
     pub fn current(&self, k: &str) -> String {
-        format!(
-            "(SELECT {ROW}::text FROM {} AS {ROW} WHERE {})",
-            self.table.name,
-            self.matches(ROW, |at| format!("({k})[{}]", at + 1))
-        )
+        let mut wanted = self.matches(ROW, |at| format!("({k})[{}]", at + 1));
+        if self.retain_from_us > 0 && !self.carries_all {
+            wanted = format!("{wanted} AND {}", self.in_scope(ROW));
+        }
+        format!("(SELECT {ROW}::text FROM {} AS {ROW} WHERE {wanted})", self.table.name)
     }
 
     /// `unnest(a, b) AS k(k1, k2)`
@@ -81,18 +128,40 @@ impl<'a> TableSql<'a> {
     }
 
     /// Deletes the tenant's rows of these keys; in [`Mode::Update`] only where
-    /// the given row is null. Arguments: the key arrays, then the rows.
+    /// the given row is null. Rows that belong to the tenant through a row that
+    /// goes for good go with it, as they did on the other side. Arguments: the
+    /// key arrays, then the rows.
     pub fn delete(&self, arg: &dyn Fn(usize) -> String, rows: &str, mode: Mode) -> String {
         let gone = match mode {
             Mode::Update => " AND k.rec IS NULL",
             Mode::Replace => "",
         };
-        format!(
-            "DELETE FROM {} AS x USING {} WHERE {}{gone}",
-            self.table.name,
-            self.keys(arg, Some((rows.to_owned(), "rec"))),
-            self.matches("x", |at| format!("k.k{}", at + 1))
-        )
+        let keys = self.keys(arg, Some((rows.to_owned(), "rec")));
+        let matches = self.matches("x", |at| format!("k.k{}", at + 1));
+        // One statement: all parts of it see the parent's row.
+        let below: Vec<String> = self
+            .table
+            .dependents
+            .iter()
+            .enumerate()
+            .map(|(at, dependent)| {
+                let (from, wanted) = dependent.below(&of("x"));
+                let columns: Vec<String> = dependent.key.iter().map(|c| format!("d.{c}")).collect();
+                let same: Vec<String> =
+                    dependent.key.iter().map(|c| format!("o.{c} = g.{c}")).collect();
+                format!(
+                    "g{at} AS (DELETE FROM {name} AS o USING (SELECT {columns} FROM {from}, {table} AS x, {keys} \
+                     WHERE k.rec IS NULL AND {matches} AND {wanted}) AS g WHERE {same})",
+                    name = dependent.name,
+                    columns = columns.join(", "),
+                    table = self.table.name,
+                    same = same.join(" AND "),
+                )
+            })
+            .collect();
+        let with =
+            if below.is_empty() { String::new() } else { format!("WITH {} ", below.join(", ")) };
+        format!("{with}DELETE FROM {} AS x USING {keys} WHERE {matches}{gone}", self.table.name)
     }
 
     /// The given rows, cast once each, as `y.r`; only the tenant's.
@@ -147,12 +216,11 @@ impl<'a> TableSql<'a> {
         let values: Vec<String> = columns.iter().map(|name| format!("(y.r).{name}")).collect();
         format!(
             "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} \
-             WHERE (y.r).{} = {} AND NOT EXISTS (SELECT 1 FROM {name} AS x WHERE {})",
+             WHERE {} AND NOT EXISTS (SELECT 1 FROM {name} AS x WHERE {})",
             columns.join(", "),
             values.join(", "),
             self.given(rows),
-            self.table.tenant,
-            self.tenant,
+            self.table.membership.is_tenants(&|column| format!("(y.r).{column}"), &self.tenant),
             self.same_as_given(),
             name = self.table.name,
         )
@@ -242,110 +310,5 @@ fn points_to_nothing(key: &super::catalog::ForeignKey, alias: &str) -> String {
         set.join(" AND "),
         key.parent,
         same.join(" AND ")
-    )
-}
-
-/// Keys of one table with their current rows.
-#[derive(Debug, Default, Clone)]
-pub struct Group {
-    /// One vector per key column.
-    pub keys: Vec<Vec<String>>,
-    pub rows: Vec<Option<String>>,
-}
-
-/// What was taken from the key log at once, by table number.
-#[derive(Debug, Default)]
-pub struct Batch {
-    pub groups: std::collections::BTreeMap<usize, Group>,
-    /// Distinct keys.
-    pub keys: usize,
-}
-
-impl Batch {
-    /// What [`take_off`] and [`look_up`] answer, without the keys whose rows
-    /// the other side keeps.
-    pub fn of(rows: &[tokio_postgres::Row]) -> Self {
-        let mut batch = Self::default();
-        for row in rows {
-            let text: Option<String> = row.get(2);
-            let kept: bool = row.get(3);
-            if text.is_some() || !kept {
-                let tab: i16 = row.get(0);
-                batch.push(usize::try_from(tab).unwrap_or(usize::MAX), row.get(1), text);
-            }
-        }
-        batch
-    }
-
-    /// Adds one key.
-    pub fn push(&mut self, table: usize, key: Vec<String>, row: Option<String>) {
-        let group = self.groups.entry(table).or_default();
-        group.keys.resize(key.len(), Vec::new());
-        for (column, value) in group.keys.iter_mut().zip(key) {
-            column.push(value);
-        }
-        group.rows.push(row);
-        self.keys += 1;
-    }
-}
-
-/// `CASE b.tab WHEN 0 THEN (current row) … END`: scalar subqueries, so that
-/// the planner can only look keys up.
-pub fn current_rows(tables: &[TableSql<'_>]) -> String {
-    let arms: Vec<String> = tables
-        .iter()
-        .enumerate()
-        .map(|(at, table)| format!("WHEN {at} THEN {}", table.current("b.k")))
-        .collect();
-    format!("CASE b.tab {} END", arms.join(" "))
-}
-
-/// Whether a key that has no row any more was deleted by retention on the new
-/// side of the move: the old copy keeps its row then.
-pub fn kept(spec: &Spec, leg: Leg) -> String {
-    if leg.is_back() {
-        let kept = sql::kept_table(spec.move_id);
-        format!("EXISTS (SELECT 1 FROM {kept} AS x WHERE x.tab = b.tab AND x.k = b.k)")
-    } else {
-        "false".into()
-    }
-}
-
-/// Takes up to `$1` rows off the log (all for null) and reads the current
-/// rows: table, key, row, and whether the other side keeps a row that is gone.
-pub fn take_off(spec: &Spec, leg: Leg, tables: &[TableSql<'_>]) -> String {
-    let log = sql::log_table(spec.move_id);
-    format!(
-        "WITH d AS (DELETE FROM {log} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {log} LIMIT $1::int8)) RETURNING tab, k), \
-         b AS (SELECT DISTINCT tab, k FROM d) SELECT b.tab, b.k, {}, {} FROM b",
-        current_rows(tables),
-        kept(spec, leg)
-    )
-}
-
-/// A row where the log holds more than `$1`.
-pub fn longer(spec: &Spec) -> String {
-    format!("SELECT 1 FROM {} OFFSET $1::int8 LIMIT 1", sql::log_table(spec.move_id))
-}
-
-/// Takes up to `$1` rows off the log (all for null) into the taken table;
-/// answers each table with how many keys it has there.
-pub fn take_aside(spec: &Spec) -> String {
-    let (log, taken) = (sql::log_table(spec.move_id), bulk::TAKEN);
-    format!(
-        "WITH d AS (DELETE FROM {log} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {log} LIMIT $1::int8)) RETURNING tab, k), \
-         i AS (INSERT INTO {taken} (tab, k) SELECT DISTINCT tab, k FROM d RETURNING tab) \
-         SELECT tab, count(*) FROM i GROUP BY tab ORDER BY tab"
-    )
-}
-
-/// Reads the whole log with the current rows, as [`take_off`] does, leaving it
-/// as it is.
-pub fn look_up(spec: &Spec, leg: Leg, tables: &[TableSql<'_>]) -> String {
-    format!(
-        "SELECT b.tab, b.k, {}, {} FROM (SELECT DISTINCT tab, k FROM {}) AS b",
-        current_rows(tables),
-        kept(spec, leg),
-        sql::log_table(spec.move_id)
     )
 }

@@ -40,7 +40,8 @@ pub async fn run(run: &Run, pair: &Pair) -> Result<(), MoveError> {
             .await?;
         // Rows that were there before the guards are not ours to delete.
         if was_empty {
-            for table in tables {
+            // What belongs to the tenant through a parent goes before it.
+            for table in tables.iter().rev() {
                 delete_rows(run, &pair.target, table).await?;
             }
         }

@@ -161,7 +161,7 @@ fn sum(sql: &TableSql<'_>, bucket: &str, except: &str) -> String {
          FROM {name} AS x WHERE {mine} {except} GROUP BY 1 ORDER BY 1",
         row = row_hash(sql.table),
         name = sql.table.name,
-        mine = sql.of_tenant("x"),
+        mine = sql.in_scope("x"),
     )
 }
 
@@ -251,7 +251,7 @@ async fn differing(
             "SELECT {key_text}, ({})::text FROM {} AS x WHERE {} {except} AND ({bucket}) = {first} ORDER BY 1",
             row_hash(sql.table),
             sql.table.name,
-            sql.of_tenant("x"),
+            sql.in_scope("x"),
         )
     };
     let [list_here, list_there] = except.each_ref().map(listing);

@@ -13,7 +13,6 @@ use super::{RunError, hold};
 use crate::config::Config;
 use crate::hold::moves::Untouched;
 use crate::identity::StoredIdentity;
-use crate::mover::catalog::Rules;
 use crate::mover::child::Login;
 use crate::mover::spec::Secret;
 use crate::mover::supervisor::{Identify, MoveStatus, Setup, Supervisor, Way};
@@ -79,10 +78,7 @@ pub(super) fn setup(
         arguments: Vec::new(),
         environment: Vec::new(),
         database: database.map(Login::of).transpose().map_err(RunError::Mover)?,
-        rules: Rules {
-            ignore: config.moves.ignore_tables.clone(),
-            reference: config.moves.reference_tables.clone(),
-        },
+        rules: config.moves.rules(),
         max_rows_per_second: config.moves.max_rows_per_second,
         way: Way::Tunnel(identify(identity)),
         takes_http: config.hold.is_some(),

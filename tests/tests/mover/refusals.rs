@@ -41,6 +41,12 @@ async fn preflight_names_every_problem() {
         "create table only_child (id int primary key, vehicle_id uuid references vehicles (id))",
     )
     .await;
+    sql(
+        &world.source,
+        "create table either (id int primary key, vehicle_id uuid references vehicles (id), \
+         driver_id uuid references drivers (id))",
+    )
+    .await;
     sql(&world.source, "alter table vehicles add column extra text; create extension pg_trgm")
         .await;
     sql(
@@ -56,7 +62,8 @@ async fn preflight_names_every_problem() {
     for wanted in [
         "no_key can't move: it has no primary key",
         "wrong_type can't move: its column customer_id is text, not uuid",
-        "only_child can't move: its rows belong to a tenant only through public.vehicles",
+        "table public.only_child is missing on the target",
+        "either can't move: its rows belong to a tenant only through one of driver_id, vehicle_id",
         "columns of public.vehicles differ",
         "public.routes is missing on the target",
         "odd",

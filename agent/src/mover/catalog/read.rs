@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Column, ForeignKey, Table};
+use super::{Column, ForeignKey, Rules, Table};
 use crate::mover::connect::Conn;
 use crate::mover::error::MoveError;
+use crate::mover::membership::{Membership, Time};
 use crate::mover::sql;
 
 /// One table as the catalog describes it.
@@ -27,45 +28,63 @@ pub(super) struct Relation {
     sequences: Vec<String>,
     late_triggers: Vec<String>,
     rules: bool,
+    /// Triggers that fire in the replica role as well.
+    always_triggers: Vec<String>,
+    /// Leaf partitions, and levels of partitioning.
+    leaves: i64,
+    levels: i32,
 }
 
 pub(super) struct RawColumn {
     pub(super) raw_name: String,
     number: i16,
     is_uuid: bool,
-    column: Column,
+    pub(super) column: Column,
 }
 
 pub(super) struct RawForeignKey {
     pub(super) parent_oid: u32,
     pub(super) key: ForeignKey,
+    pub(super) deferrable: bool,
+    /// Deletes the row with its parent.
+    pub(super) cascades: bool,
+    /// An index begins with the columns.
+    pub(super) indexed: bool,
 }
 
 impl Relation {
-    /// Why this table's rows can't be moved; none when they can.
-    pub(super) fn refusal(&self, tenant: &str) -> Option<String> {
-        let column = self.columns.iter().find(|c| c.raw_name == tenant);
+    /// Why this table's rows can't be moved; none when they can. `tenant` is
+    /// the quoted column that names the tenant, where one does.
+    pub(super) fn refusal(&self, tenant: Option<&str>, rules: &Rules) -> Option<String> {
         if self.kind == "f" {
             return Some("it is a foreign table".into());
         }
-        if self.hypertable {
-            return Some("it is a TimescaleDB hypertable, which this version does not move".into());
+        if self.hypertable && !rules.hypertables {
+            return Some(
+                "it is a TimescaleDB hypertable: set moves.hypertables = true, and read first what was tried with which version"
+                    .into(),
+            );
         }
         if self.inherits {
             return Some("it takes part in table inheritance".into());
         }
-        match column {
-            None => return Some(format!("it has no column {tenant}")),
-            Some(column) if !column.is_uuid => {
-                return Some(format!(
-                    "its column {tenant} is {}, not uuid",
-                    column.column.full_type
-                ));
+        if let Some(tenant) = tenant {
+            match self.columns.iter().find(|c| c.column.name == tenant) {
+                None => return Some(format!("it has no column {}", sql::bare(tenant))),
+                Some(column) if !column.is_uuid => {
+                    return Some(format!(
+                        "its column {} is {}, not uuid",
+                        column.raw_name, column.column.full_type
+                    ));
+                }
+                Some(_) => {}
             }
-            Some(_) => {}
         }
         if self.key.is_empty() {
-            return Some("it has no primary key".into());
+            return Some(
+                "it has no primary key: give it one, or name it in ignore_tables if its rows may stay behind"
+                    .into(),
+            );
         }
         let generated =
             self.columns.iter().find(|c| self.key.contains(&c.number) && c.column.generated);
@@ -74,12 +93,19 @@ impl Relation {
         }
         if self.hidden_rows {
             return Some(
-                "row level security hides rows from the agent's role: give it BYPASSRLS".into(),
+                "row level security hides rows from the agent's role: ALTER ROLE … BYPASSRLS, or a policy for it"
+                    .into(),
             );
         }
         if let Some(trigger) = self.late_triggers.first() {
             return Some(format!(
                 "its trigger {trigger} would run after the guard: rename it to sort before zzz_webhost_fleet"
+            ));
+        }
+        if let Some(trigger) = self.always_triggers.first() {
+            return Some(format!(
+                "its trigger {trigger} fires for replicated rows too and would change what the move copies: \
+                 ALTER TABLE … ENABLE TRIGGER {trigger}"
             ));
         }
         if self.rules {
@@ -88,8 +114,45 @@ impl Relation {
         None
     }
 
+    /// Whether the columns (quoted) can't be null.
+    pub(super) fn never_null(&self, columns: &[String]) -> bool {
+        columns.iter().all(|name| {
+            self.columns.iter().any(|column| column.column.name == *name && column.column.not_null)
+        })
+    }
+
+    /// What is worth knowing about the table, for its verdict.
+    pub(super) fn traits(&self) -> String {
+        let mut parts = Vec::new();
+        if self.kind == "p" {
+            parts.push(format!("{} partitions at {} levels", self.leaves, self.levels));
+        }
+        if self.hypertable {
+            parts.push("a hypertable".into());
+        }
+        let generated: Vec<&str> = self
+            .columns
+            .iter()
+            .filter(|c| c.column.generated)
+            .map(|c| c.raw_name.as_str())
+            .collect();
+        if !generated.is_empty() {
+            parts.push(format!("computed there: {}", generated.join(", ")));
+        }
+        if !self.sequences.is_empty() {
+            parts.push(format!("sequences: {}", self.sequences.join(", ")));
+        }
+        if self.columns.iter().any(|c| c.column.text_only && !c.column.generated) {
+            parts.push("copied as text".into());
+        }
+        if self.foreign_keys.iter().any(|key| key.parent_oid == self.oid) {
+            parts.push("points to itself".into());
+        }
+        if parts.is_empty() { String::new() } else { format!("; {}", parts.join("; ")) }
+    }
+
     /// The table as the mover works with it.
-    pub(super) fn table(&self, tenant: &str) -> Table {
+    pub(super) fn table(&self, membership: Membership, time: Option<Time>) -> Table {
         let key = self
             .key
             .iter()
@@ -97,7 +160,9 @@ impl Relation {
             .collect();
         Table {
             name: self.name.clone(),
-            tenant: sql::ident(tenant),
+            membership,
+            time,
+            dependents: Vec::new(),
             partitioned: self.kind == "p",
             columns: self.columns.iter().map(|c| c.column.clone()).collect(),
             key,
@@ -136,7 +201,11 @@ select c.oid, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.rel
        array(select t.tgname::text from pg_trigger t
              where t.tgrelid = c.oid and not t.tgisinternal and t.tgtype & 3 = 3
              and t.tgname > 'zzz_webhost_fleet_' and t.tgname not like 'zzz\\_webhost\\_fleet\\_%'),
-       exists (select 1 from pg_rewrite r where r.ev_class = c.oid)
+       exists (select 1 from pg_rewrite r where r.ev_class = c.oid),
+       array(select distinct t.tgname::text from pg_trigger t
+             where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled in ('A', 'R') order by 1),
+       case when c.relkind = 'p' then (select count(*) from pg_partition_tree(c.oid) t where t.isleaf) else 0 end,
+       case when c.relkind = 'p' then (select max(t.level) from pg_partition_tree(c.oid) t) else 0 end
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'f') and c.relpersistence <> 't'
   and n.nspname not like 'pg\\_%' and n.nspname not like '\\_timescaledb%'
@@ -167,7 +236,10 @@ select k.conrelid, k.conname::text, k.confrelid,
        array(select quote_ident(a.attname) from unnest(k.conkey) with ordinality u(n, o)
              join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.n order by u.o),
        array(select quote_ident(a.attname) from unnest(k.confkey) with ordinality u(n, o)
-             join pg_attribute a on a.attrelid = k.confrelid and a.attnum = u.n order by u.o)
+             join pg_attribute a on a.attrelid = k.confrelid and a.attnum = u.n order by u.o),
+       k.condeferrable, k.confdeltype = 'c',
+       exists (select 1 from pg_index i where i.indrelid = k.conrelid and i.indisvalid and i.indpred is null
+               and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey)
 from pg_constraint k
 where k.contype = 'f' and k.conrelid = any($1) and k.conparentid = 0
 order by k.conrelid, k.conname";
@@ -224,6 +296,9 @@ pub(super) async fn relations(conn: &Conn) -> Result<Vec<Relation>, MoveError> {
                 sequences: row.get(11),
                 late_triggers: row.get(12),
                 rules: row.get(13),
+                always_triggers: row.get(14),
+                leaves: row.get(15),
+                levels: row.get(16),
             }
         })
         .collect();
@@ -265,6 +340,9 @@ pub(super) async fn relations(conn: &Conn) -> Result<Vec<Relation>, MoveError> {
                     columns: quoted(row.get(4)),
                     parent_columns: quoted(row.get(5)),
                 },
+                deferrable: row.get(6),
+                cascades: row.get(7),
+                indexed: row.get(8),
             });
         });
     }

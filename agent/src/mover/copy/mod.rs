@@ -125,7 +125,7 @@ pub(super) async fn estimate(
         .one(
             &format!(
                 "EXPLAIN (FORMAT JSON) SELECT 1 FROM {only}{relation} AS x WHERE {}",
-                sql.of_tenant("x")
+                sql.in_scope("x")
             ),
             &[],
         )

@@ -30,7 +30,7 @@ pub(super) async fn copy_part(
         "COPY (SELECT {} FROM ONLY {} AS x WHERE {}{}) TO STDOUT (FORMAT {format})",
         selected.join(", "),
         part.relation,
-        sql.of_tenant("x"),
+        sql.in_scope("x"),
         part.filter()
     );
     target.batch("BEGIN; SET LOCAL session_replication_role = replica").await?;

@@ -58,7 +58,7 @@ impl<'a> Fence<'a> {
     ) -> Result<Self, MoveError> {
         let (source, target) = (leg.from(pair), leg.to(pair));
         let sql: Vec<TableSql<'a>> =
-            tables.iter().map(|table| TableSql::new(table, &run.spec)).collect();
+            tables.iter().map(|table| TableSql::on(table, &run.spec, leg)).collect();
         let look_up = source.prepare(&statements::look_up(&run.spec, leg, &sql)).await?;
         let mut names: Vec<&String> = tables.iter().flat_map(|table| &table.sequences).collect();
         names.sort();

@@ -51,7 +51,7 @@ impl Drain<'_> {
             .await?;
         let taken = source
             .client()
-            .query(&statements::take_aside(&self.run.spec), &[&limit])
+            .query(&statements::take_aside(&self.run.spec, &self.applier.sql), &[&limit])
             .await
             .map_err(|error| source.error(error))?;
         let tables: Vec<(usize, u64)> = taken

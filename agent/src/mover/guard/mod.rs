@@ -34,6 +34,7 @@
 
 mod patience;
 mod tables;
+mod through;
 mod triggers;
 
 pub(super) use patience::{Held, blockers, patiently};
@@ -202,10 +203,9 @@ async fn alone(conn: &Conn, spec: &Spec, tables: &[Table]) -> Result<bool, MoveE
         let others: bool = conn
             .one(
                 &format!(
-                    "select exists (select 1 from {} x where x.{} <> {})",
+                    "select exists (select 1 from {} x where ({}) is not true)",
                     table.name,
-                    table.tenant,
-                    sql::tenant_literal(spec.tenant)
+                    TableSql::new(table, spec).of_tenant("x"),
                 ),
                 &[],
             )

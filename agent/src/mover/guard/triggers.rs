@@ -1,6 +1,7 @@
 //! The SQL of guards: one function a table that guards and logs, those of the
 //! tenant that look at snapshots, and the triggers that call them.
 
+use super::through::{conditions, declarations, leave_others, log_below};
 use crate::mover::error::Side;
 use crate::mover::spec::Spec;
 use crate::mover::sql::{self, Lock, SCHEMA};
@@ -80,8 +81,9 @@ pub(super) fn function(spec: &Spec, sql: &TableSql<'_>, number: usize, log: Log)
     };
     format!(
         "{head}
-         DECLARE s text; p text;
+         DECLARE s text; p text; {declarations}
          BEGIN
+           {leave_others}
            PERFORM pg_catalog.pg_advisory_xact_lock_shared({lock});
            IF pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN
              {plain}
@@ -90,7 +92,10 @@ pub(super) fn function(spec: &Spec, sql: &TableSql<'_>, number: usize, log: Log)
            END IF;
            IF s IS DISTINCT FROM 'active' THEN {refusal} END IF;
            {body}
-         END $guard$",
+         END $guard${began}",
+        declarations = declarations(sql),
+        leave_others = leave_others(sql, true),
+        began = began_through(spec, sql, number),
         head = head(&sql::guard_function(spec.tenant, number), "trigger", "VOLATILE", settings),
         lock = Lock::Fence(spec.tenant).key(),
         plain = read(spec, ""),
@@ -128,8 +133,13 @@ fn logging(spec: &Spec, sql: &TableSql<'_>, number: usize, side: Side) -> String
             ),
         ),
     };
+    let log = sql::log_table(spec.move_id);
+    let below = match side {
+        Side::Source => log_below(sql, &log, None),
+        Side::Target => log_below(sql, &log, Some((RETENTION, &kept))),
+    };
     format!(
-        "IF TG_OP = 'INSERT' THEN {new} RETURN NEW;
+        "{below} IF TG_OP = 'INSERT' THEN {new} RETURN NEW;
          ELSIF TG_OP = 'DELETE' THEN {delete} RETURN OLD;
          ELSE {old} {leave} IF {new_key} IS DISTINCT FROM {old_key} THEN {new} END IF; RETURN NEW; END IF;"
     )
@@ -178,6 +188,37 @@ pub(super) fn checks(spec: &Spec) -> String {
     )
 }
 
+/// The function `began` of a table whose rows must be looked up, with what
+/// ends the statement before it; empty where a trigger's WHEN does that.
+fn began_through(spec: &Spec, sql: &TableSql<'_>, number: usize) -> String {
+    if sql.table.membership.column().is_some() {
+        return String::new();
+    }
+    format!(
+        "; {head}
+         DECLARE s text; p text; {declarations}
+         BEGIN
+           {leave_others}
+           {read}
+           IF s IS DISTINCT FROM 'active' THEN {refusal} END IF;
+           IF TG_OP = 'DELETE' THEN RETURN OLD; ELSE RETURN NEW; END IF;
+         END $guard$",
+        head = head(&began_name(spec, sql, number), "trigger", "STABLE", ""),
+        declarations = declarations(sql),
+        leave_others = leave_others(sql, false),
+        read = read(spec, ""),
+        refusal = refusal(spec, "''"),
+    )
+}
+
+fn began_name(spec: &Spec, sql: &TableSql<'_>, number: usize) -> String {
+    if sql.table.membership.column().is_some() {
+        sql::fence_function(spec.tenant, "began")
+    } else {
+        format!("{}_began", sql::guard_function(spec.tenant, number))
+    }
+}
+
 /// The function that refuses TRUNCATE.
 pub(super) fn no_truncate(spec: &Spec) -> String {
     format!(
@@ -212,7 +253,7 @@ fn stable_text(cast: &str) -> bool {
 pub(super) fn triggers(spec: &Spec, sql: &TableSql<'_>, number: usize, kind: Kind) -> String {
     let prefix = sql::trigger_prefix(spec.tenant);
     let name = &sql.table.name;
-    let (old, new) = (sql.of_tenant("OLD"), sql.of_tenant("NEW"));
+    let [insert, update, delete] = conditions(sql);
     let row = |tail: &str, event: &str, when: &str, function: &str| {
         format!(
             "CREATE OR REPLACE TRIGGER {prefix}_{tail} BEFORE {event} ON {name} FOR EACH ROW WHEN ({when}) \
@@ -226,17 +267,17 @@ pub(super) fn triggers(spec: &Spec, sql: &TableSql<'_>, number: usize, kind: Kin
         )
     };
     let guard = sql::guard_function(spec.tenant, number);
-    let began = sql::fence_function(spec.tenant, "began");
+    let began = began_name(spec, sql, number);
     kind.tails()
         .0
         .iter()
         .map(|tail| match *tail {
-            "i" => row("i", "INSERT", &new, &guard),
-            "u" => row("u", "UPDATE", &format!("{old} OR {new}"), &guard),
-            "d" => row("d", "DELETE", &old, &guard),
-            "xi" => row("xi", "INSERT", &new, &began),
-            "xu" => row("xu", "UPDATE", &format!("{old} OR {new}"), &began),
-            "xd" => row("xd", "DELETE", &old, &began),
+            "i" => row("i", "INSERT", &insert, &guard),
+            "u" => row("u", "UPDATE", &update, &guard),
+            "d" => row("d", "DELETE", &delete, &guard),
+            "xi" => row("xi", "INSERT", &insert, &began),
+            "xu" => row("xu", "UPDATE", &update, &began),
+            "xd" => row("xd", "DELETE", &delete, &began),
             "s" => {
                 statement("s", "UPDATE OR DELETE", &sql::fence_function(spec.tenant, "statement"))
             }

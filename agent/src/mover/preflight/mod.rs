@@ -35,6 +35,7 @@ pub async fn check(run: &Run, pair: &Pair) -> Result<Preflight, MoveError> {
     let here = catalog::discover(source, &run.rules).await?;
     let there = catalog::discover(target, &run.rules).await?;
     problems.extend(refusals(&here));
+    warnings.extend(here.warnings.iter().cloned());
     problems.extend(catalog::differences(&here.tables, &there.tables));
     let known: BTreeSet<&str> = here.tables.iter().map(|table| table.name.as_str()).collect();
     for table in there.tables.iter().filter(|table| !known.contains(table.name.as_str())) {

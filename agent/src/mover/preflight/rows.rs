@@ -1,6 +1,6 @@
 //! The tenant's rows: on the source, not on the target, and in nobody's way.
 
-use crate::mover::catalog::{self, Catalog, Table};
+use crate::mover::catalog::{Catalog, Column, Table};
 use crate::mover::connect::Conn;
 use crate::mover::error::MoveError;
 use crate::mover::fence::{self, State};
@@ -85,10 +85,10 @@ pub(super) async fn collisions(
     let sql = TableSql::new(table, &run.spec);
     let primary: Vec<String> = table.key_columns().map(|column| column.name.clone()).collect();
     for unique in std::iter::once(&primary).chain(&table.uniques) {
-        if unique.contains(&table.tenant) && !(unique == &primary && primary.len() == 1) {
+        if theirs_alone(table, unique) && !(unique == &primary && primary.len() == 1) {
             continue;
         }
-        let columns: Vec<&catalog::Column> =
+        let columns: Vec<&Column> =
             unique.iter().filter_map(|u| table.columns.iter().find(|c| c.name == *u)).collect();
         let values: Vec<String> =
             columns.iter().map(|column| format!("array_agg(x.{}::text)", column.name)).collect();
@@ -120,13 +120,12 @@ pub(super) async fn collisions(
             .query(
                 &format!(
                     "select distinct concat_ws(',', {}) from unnest({}) as v({}) join {name} as x on {} \
-                     where x.{} is distinct from {} limit 3",
+                     where ({}) is not true limit 3",
                     names.iter().map(|n| format!("v.{n}")).collect::<Vec<_>>().join(", "),
                     args.join(", "),
                     names.join(", "),
                     same.join(" and "),
-                    table.tenant,
-                    sql::tenant_literal(run.spec.tenant),
+                    sql.of_tenant("x"),
                 ),
                 &params,
             )
@@ -142,13 +141,25 @@ pub(super) async fn collisions(
     Ok(())
 }
 
+/// Whether a unique key holds what only one tenant has, so that no other's row
+/// can have the same.
+fn theirs_alone(table: &Table, unique: &[String]) -> bool {
+    match table.membership.hops().first() {
+        None => table.membership.column().is_some_and(|column| unique.iter().any(|u| u == column)),
+        Some(hop) => hop.columns.iter().all(|column| unique.contains(column)),
+    }
+}
+
 pub(super) async fn tenant_is_here(
     run: &Run,
     source: &Conn,
     here: &Catalog,
     problems: &mut Vec<String>,
 ) -> Result<(), MoveError> {
-    let own = here.tables.iter().find(|table| table.tenant != sql::ident(catalog::TENANT_COLUMN));
+    let own = here
+        .tables
+        .iter()
+        .find(|table| table.membership.column().is_some_and(|column| column == sql::ident("id")));
     if let Some(table) = own {
         let sql = TableSql::new(table, &run.spec);
         let found: bool = source

@@ -2,6 +2,7 @@
 //! every statement a join with them.
 
 use super::{Mode, TableSql, points_to_nothing};
+use crate::mover::membership::of;
 use crate::mover::sql;
 
 /// On the side that rows come from: what was taken off the log.
@@ -43,7 +44,11 @@ impl TableSql<'_> {
 
     /// `x."id" = (b.k)[1]::uuid AND … AND x."customer_id" = tenant`
     fn of_taken(&self) -> String {
-        self.matches("x", |at| format!("(b.k)[{}]", at + 1))
+        let mut found = self.matches("x", |at| format!("(b.k)[{}]", at + 1));
+        if self.retain_from_us > 0 && !self.carries_all {
+            found = format!("{found} AND {}", self.in_scope("x"));
+        }
+        found
     }
 
     /// `x."id" = g.webhost_fleet_k1 AND … AND x."customer_id" = tenant`
@@ -106,7 +111,8 @@ impl TableSql<'_> {
             Mode::Update => format!("NOT g.{HERE} AND "),
             Mode::Replace => String::new(),
         };
-        let mut text = format!("DELETE FROM {name} AS x USING {given} AS g WHERE {gone}{same}; ");
+        let mut text = self.delete_below(&given, &same);
+        text.push_str(&format!("DELETE FROM {name} AS x USING {given} AS g WHERE {gone}{same}; "));
         let set: Vec<String> =
             self.updated().map(|column| format!("{column} = g.{column}")).collect();
         if mode == Mode::Update && !set.is_empty() {
@@ -119,13 +125,34 @@ impl TableSql<'_> {
         let values: Vec<String> = columns.iter().map(|name| format!("g.{name}")).collect();
         text.push_str(&format!(
             "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {given} AS g \
-             WHERE g.{HERE} AND g.{} = {} AND NOT EXISTS (SELECT 1 FROM {name} AS x WHERE {same})",
+             WHERE g.{HERE} AND {} AND NOT EXISTS (SELECT 1 FROM {name} AS x WHERE {same})",
             columns.join(", "),
             values.join(", "),
-            self.table.tenant,
-            self.tenant,
+            self.table.membership.is_tenants(&of("g"), &self.tenant),
         ));
         text
+    }
+
+    /// Deletes what belongs to the tenant through rows that go for good.
+    fn delete_below(&self, given: &str, same: &str) -> String {
+        self.table
+            .dependents
+            .iter()
+            .map(|dependent| {
+                let (from, below) = dependent.below(&of("x"));
+                let keys: Vec<String> = dependent.key.iter().map(|c| format!("d.{c}")).collect();
+                let equal: Vec<String> =
+                    dependent.key.iter().map(|c| format!("o.{c} = h.{c}")).collect();
+                format!(
+                    "DELETE FROM {} AS o USING (SELECT {} FROM {from}, {} AS x, {given} AS g \
+                     WHERE NOT g.{HERE} AND {same} AND {below}) AS h WHERE {}; ",
+                    dependent.name,
+                    keys.join(", "),
+                    self.table.name,
+                    equal.join(" AND "),
+                )
+            })
+            .collect()
     }
 
     /// `FROM taken keys JOIN the table AS x WHERE …`, where rows come from.
