@@ -2,6 +2,7 @@
 //! uses, reports it to the coordinator over one outbound stream, and carries
 //! out moves.
 
+pub mod archives;
 pub mod collect;
 pub mod command;
 pub mod config;

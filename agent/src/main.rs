@@ -9,10 +9,12 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use webhost_agent::archives::Ask;
 use webhost_agent::config::{Config, DEFAULT_PATH};
 use webhost_agent::identity;
 use webhost_agent::nginx::reload::Reload;
 use webhost_agent::status::cli;
+use webhost_proto::ids::MoveId;
 
 /// The agent of a WebHost fleet's machine: collects what each tenant uses,
 /// reports it, and moves tenants.
@@ -84,6 +86,14 @@ enum Command {
         #[arg(long, value_name = "PATH")]
         nginx_config: Option<PathBuf>,
     },
+    /// What downgrades left behind on this node: rows that the new plan does
+    /// not keep, archived before the old copy was deleted.
+    Archives {
+        #[command(flatten)]
+        config: ConfigPath,
+        #[command(subcommand)]
+        action: ArchiveAction,
+    },
     /// Checks the configuration and prints it as it takes effect, without
     /// secrets. Exit code 0: usable, 1: not.
     CheckConfig {
@@ -124,6 +134,19 @@ enum Moves {
     },
 }
 
+#[derive(Subcommand)]
+enum ArchiveAction {
+    /// Lists the archives with their tables.
+    List {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Deletes an archive for good.
+    Delete { move_id: MoveId },
+    /// Prints what psql has to run to bring an archive's rows back.
+    RestoreSql { move_id: MoveId },
+}
+
 #[derive(clap::Args)]
 struct ConfigPath {
     /// The configuration file.
@@ -148,6 +171,7 @@ fn main() -> ExitCode {
             nginx: &nginx,
             config: nginx_config.as_deref(),
         }),
+        Command::Archives { config, action } => archives(&config.config, &action),
         Command::CheckConfig { config } => check_config(&config.config),
     };
     worked.unwrap_or_else(|error| {
@@ -254,6 +278,20 @@ fn nginx_reload(reload: &Reload<'_>) -> anyhow::Result<ExitCode> {
         .with_context(|| reload.verdict.display().to_string())?;
     let words = if verdict.good { "reloaded" } else { verdict.message.as_str() };
     writeln!(std::io::stdout().lock(), "generation {}: {words}", verdict.generation)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn archives(path: &Path, action: &ArchiveAction) -> anyhow::Result<ExitCode> {
+    let ask = match *action {
+        ArchiveAction::List { json } => Ask::List { json },
+        ArchiveAction::Delete { move_id } => Ask::Delete(move_id),
+        ArchiveAction::RestoreSql { move_id } => Ask::RestoreSql(move_id),
+    };
+    webhost_agent::archives::run(
+        &Config::load(path)?.state_dir,
+        ask,
+        &mut std::io::stdout().lock(),
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

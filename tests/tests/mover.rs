@@ -5,6 +5,8 @@
 
 #[path = "mover/backlog.rs"]
 mod backlog;
+#[path = "mover/downgrade.rs"]
+mod downgrade;
 #[path = "mover/indexes.rs"]
 mod indexes;
 #[path = "mover/invariants.rs"]

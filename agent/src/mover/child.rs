@@ -230,6 +230,8 @@ fn prepare(
         tuning.copy_part_pages = pages;
     }
     let fail = fail(&order);
+    // Beside the directory of open moves, in the state directory.
+    let archives = order.scratch.with_file_name("archives");
     Ok(Run {
         spec: order.spec,
         rules: order.rules,
@@ -237,6 +239,7 @@ fn prepare(
         target,
         here: order.here,
         tuning,
+        archives,
         fail,
         requests,
         progress: watch::Sender::new(Progress::default()),

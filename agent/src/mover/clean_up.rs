@@ -20,9 +20,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
+use super::archive;
 use super::catalog::{self, Table};
 use super::connect::Conn;
-use super::error::MoveError;
+use super::error::{MoveError, Side};
 use super::fence::{self, State};
 use super::finish;
 use super::guard;
@@ -63,6 +64,9 @@ pub async fn run(run: &Run) -> Result<CleanedUp, MoveError> {
         tracing::warn!(move_id = %run.spec.move_id, %refusal, "clean up leaves a table as it is");
     }
     let found = if whose == Whose::Strangers { Vec::new() } else { found.tables };
+    if conn.side() == Side::Source {
+        archive::write(run, &conn, &found).await?;
+    }
     let mut work = Work { run, conn: &conn, rows: 0, total: 0, table: String::new() };
     let tables = children_first(found);
     for table in &tables {

@@ -153,6 +153,8 @@ pub async fn create_schema(conn: &Conn) -> Result<(), MoveError> {
              -- On the target: whether it was seen, behind the guards, to hold
              -- no row of the tenant. What is there since came by this move.
              was_empty boolean NOT NULL DEFAULT false,
+             -- Background jobs that are switched off until this row goes.
+             paused_jobs text NOT NULL DEFAULT '[]',
              -- On the target: the indexes that are away while the copy runs.
              set_aside text NOT NULL DEFAULT '[]',
              created_at timestamptz NOT NULL DEFAULT now());

@@ -9,6 +9,7 @@
 use super::connect::Conn;
 use super::error::{MoveError, Side};
 use super::guard;
+use super::jobs;
 use super::run::{Pair, Run};
 use super::sql::{self, SCHEMA};
 
@@ -46,6 +47,7 @@ pub(super) async fn forget(run: &Run, conn: &Conn) -> Result<(), MoveError> {
     if !exists {
         return Ok(());
     }
+    jobs::resume(conn, &run.spec).await?;
     conn.batch(&format!(
         "BEGIN; DELETE FROM {SCHEMA}.copied WHERE move_id = {id}; \
          DELETE FROM {SCHEMA}.moves WHERE move_id = {id}; COMMIT",

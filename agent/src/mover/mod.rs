@@ -46,6 +46,7 @@
 
 pub mod abandon;
 mod apply;
+pub mod archive;
 pub mod catalog;
 pub mod child;
 pub mod clean_up;
@@ -58,6 +59,7 @@ pub mod fail;
 pub mod fence;
 pub mod finish;
 pub mod guard;
+pub(crate) mod jobs;
 pub mod leg;
 pub mod membership;
 pub mod operator;

@@ -95,6 +95,8 @@ pub struct Run {
     /// The side beside this process: what needs one database works there.
     pub here: Side,
     pub tuning: Tuning,
+    /// Where archives of downgrades are kept.
+    pub archives: std::path::PathBuf,
     pub fail: Fail,
     /// Whoever carries the tenant's requests.
     pub requests: Arc<dyn Requests>,

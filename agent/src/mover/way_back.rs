@@ -16,6 +16,7 @@ use super::catalog::Table;
 use super::drain::{Drain, SHORT};
 use super::error::{Kind, MoveError};
 use super::guard;
+use super::jobs;
 use super::leg::Leg;
 use super::run::{Pair, Run};
 use super::spec::{Progress, WayBack};
@@ -75,6 +76,8 @@ async fn mirror(
     }
     let tables = run.tables(pair).await?;
     guard::arm(run, pair, leg, &tables).await?;
+    // Retention and compression run again where the tenant is served.
+    jobs::resume(leg.from(pair), &run.spec).await?;
     let tables = run.guarded_tables(pair, leg).await?;
     let mut drain = Drain::prepare(run, pair, leg, &tables).await?;
     let before = state.done.keys;

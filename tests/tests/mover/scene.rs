@@ -67,6 +67,7 @@ pub(crate) fn a_move(world: &World) -> Run {
         target: Endpoint::Local(Box::new(world.mover(&world.target))),
         here: Side::Source,
         tuning: Tuning { copy_part_pages: 64, ..Tuning::default() },
+        archives: std::env::temp_dir().join("webhost-no-archives"),
         fail: Fail::Off,
         requests: std::sync::Arc::new(webhost_agent::mover::requests::Nobody),
         progress: watch::channel(Progress::default()).0,

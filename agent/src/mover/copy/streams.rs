@@ -17,6 +17,9 @@ use crate::mover::run::{Pair, Run};
 use crate::mover::sql::SCHEMA;
 use crate::mover::undo;
 
+/// Between two looks at the parts of another stream.
+const WAIT: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// One table's share of the work.
 pub(super) struct Task<'a> {
     pub(super) tab: i32,
@@ -62,9 +65,19 @@ impl<'a> Plan<'a> {
                 part.split(':').next().is_some_and(|file| !files.contains(&file))
             });
             if rewritten {
-                undo::delete_rows(run, &pair.target, table).await?;
-                let sql = format!("delete from {SCHEMA}.copied where move_id = $1 and tab = $2");
-                target.execute(&sql, &[&run.spec.move_id.0, &tab]).await?;
+                // With it goes what belongs to the tenant through it: without
+                // the parents nobody could tell whose those rows are.
+                let below = table.dependents.iter().map(|dependent| dependent.number);
+                let mut anew: Vec<usize> = below.chain([at]).collect();
+                anew.sort_unstable();
+                for other in anew.into_iter().rev() {
+                    if let Some(table) = tables.get(other) {
+                        undo::delete_rows(run, &pair.target, table).await?;
+                    }
+                    let sql =
+                        format!("delete from {SCHEMA}.copied where move_id = $1 and tab = $2");
+                    target.execute(&sql, &[&run.spec.move_id.0, &number(other)]).await?;
+                }
             } else {
                 done.count(meter);
             }
@@ -86,6 +99,22 @@ impl<'a> Plan<'a> {
         // No code panics while it holds this; a poisoned value is whole.
         let (at, part) = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
         self.tasks.get(at).map(|task| (task, part))
+    }
+
+    /// Waits until the tables are whole through which the task's rows belong to
+    /// the tenant: an undo of what is committed must find them by it. Their
+    /// parts came off the queue before, so somebody is at them.
+    async fn parents_are_there(&self, task: &Task<'_>) {
+        for hop in task.table.membership.hops() {
+            let above = number(hop.parent_number);
+            while self
+                .tasks
+                .iter()
+                .any(|other| other.tab == above && other.left.load(Ordering::Acquire) > 0)
+            {
+                tokio::time::sleep(WAIT).await;
+            }
+        }
     }
 
     fn len(&self) -> usize {
@@ -134,12 +163,13 @@ async fn stream(
 ) -> Result<(), MoveError> {
     while let Some((task, part)) = plan.next() {
         meter.table(&task.table.name);
+        plan.parents_are_there(task).await;
         copy_part(run, sessions, task, &part, meter).await?;
         run.fail.point("between_parts")?;
         if pair.source.client().is_closed() || pair.target.client().is_closed() {
             return Err(MoveError::Interrupted("the session with the mover's lock ended".into()));
         }
-        if task.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if task.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             close(run, sessions.1, task.tab).await?;
         }
     }

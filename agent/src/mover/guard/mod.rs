@@ -46,6 +46,7 @@ use super::catalog::Table;
 use super::connect::Conn;
 use super::error::{MoveError, Side};
 use super::fence;
+use super::jobs;
 use super::leg::Leg;
 use super::run::{Pair, Run};
 use super::spec::Spec;
@@ -153,6 +154,7 @@ async fn target(spec: &Spec, pair: &Pair, tables: &[Table]) -> Result<(), MoveEr
             spec.tenant, spec.epoch
         )));
     }
+    jobs::pause(conn, spec).await?;
     create_log(conn, spec).await?;
     install_triggers(conn, spec, tables, Kind::Coming { alone }).await?;
 
@@ -260,5 +262,6 @@ async fn source(run: &Run, conn: &Conn, tables: &[Table]) -> Result<(), MoveErro
             spec.tenant, spec.epoch
         )));
     }
+    jobs::pause(conn, spec).await?;
     install_triggers(conn, spec, tables, Kind::Serving).await
 }

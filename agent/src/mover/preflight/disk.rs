@@ -4,14 +4,19 @@
 /// database's log as well, and rows were estimated.
 const TIMES: u64 = 2;
 
+/// Bytes that `stored` bytes of rows and indexes need.
+pub(super) fn needed(stored: u64) -> u64 {
+    stored.saturating_mul(TIMES)
+}
+
 /// Why `stored` bytes (rows and indexes) don't fit into `free`; none when they
 /// do. Both in bytes.
 pub(super) fn lacking(free: u64, stored: u64) -> Option<String> {
-    let needed = stored.saturating_mul(TIMES);
+    let needed = needed(stored);
     (free < needed).then(|| {
         format!(
             "the target's disk has {} free, and about {} are needed \
-             ({TIMES} times the tenant's rows and indexes): make room there first",
+             ({TIMES} times the tenant's rows and indexes)",
             mebibytes(free),
             mebibytes(needed)
         )

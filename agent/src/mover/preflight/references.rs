@@ -2,8 +2,8 @@
 
 use crate::mover::catalog::Catalog;
 use crate::mover::error::MoveError;
+use crate::mover::report::{Preflight, Topic};
 use crate::mover::run::{Pair, Run};
-use crate::mover::spec::VerdictKind;
 use crate::mover::statements::TableSql;
 
 /// The rows outside the tenant's that its rows point to: missing ones are a
@@ -12,8 +12,7 @@ pub(super) async fn references(
     run: &Run,
     pair: &Pair,
     here: &Catalog,
-    problems: &mut Vec<String>,
-    warnings: &mut Vec<String>,
+    report: &mut Preflight,
 ) -> Result<(), MoveError> {
     for table in &here.tables {
         let sql = TableSql::new(table, &run.spec);
@@ -21,7 +20,11 @@ pub(super) async fn references(
             let exists: bool =
                 pair.target.one("select to_regclass($1) is not null", &[&key.parent]).await?.get(0);
             if !exists {
-                problems.push(format!("reference table {} is missing on the target", key.parent));
+                report.problem(
+                    Topic::References,
+                    format!("reference table {} is missing on the target", key.parent),
+                    "run the application's migrations there",
+                );
                 continue;
             }
             let join: Vec<String> = key
@@ -62,22 +65,26 @@ pub(super) async fn references(
             for row in &rows {
                 let (id, text): (String, String) = (row.get(0), row.get(1));
                 match found.iter().find(|other| other.get::<_, &str>(0) == id) {
-                    None => problems.push(format!(
-                        "{} {id}, which rows of {} point to, is missing on the target",
-                        key.parent, table.name
-                    )),
-                    Some(other) if other.get::<_, &str>(1) != text => warnings.push(format!(
-                        "{} {id}, which rows of {} point to, is not the same on the target",
-                        key.parent, table.name
-                    )),
+                    None => report.problem(
+                        Topic::References,
+                        format!(
+                            "{} {id}, which rows of {} point to, is missing on the target",
+                            key.parent, table.name
+                        ),
+                        "insert it there, as it is on the source",
+                    ),
+                    Some(other) if other.get::<_, &str>(1) != text => report.warn(
+                        Topic::References,
+                        format!(
+                            "{} {id}, which rows of {} point to, is not the same on the target",
+                            key.parent, table.name
+                        ),
+                        "make sure that the difference is meant",
+                    ),
                     Some(_) => {}
                 }
             }
         }
     }
-    debug_assert!(
-        here.verdicts.iter().all(|verdict| verdict.verdict != VerdictKind::Refuse),
-        "refusals were told before"
-    );
     Ok(())
 }

@@ -4,6 +4,7 @@ use crate::mover::catalog::{Catalog, Column, Table};
 use crate::mover::connect::Conn;
 use crate::mover::error::MoveError;
 use crate::mover::fence::{self, State};
+use crate::mover::report::{Preflight, Topic};
 use crate::mover::run::{Pair, Run};
 use crate::mover::sql;
 use crate::mover::statements::TableSql;
@@ -45,7 +46,7 @@ pub(super) async fn ours(run: &Run, target: &Conn) -> Result<bool, MoveError> {
 pub(super) async fn absent(
     target: &Conn,
     sql: &TableSql<'_>,
-    problems: &mut Vec<String>,
+    report: &mut Preflight,
 ) -> Result<(), MoveError> {
     let found: bool = target
         .one(
@@ -59,10 +60,11 @@ pub(super) async fn absent(
         .await?
         .get(0);
     if found {
-        problems.push(format!(
-            "table {} on the target holds rows of the tenant already",
-            sql.table.name
-        ));
+        report.problem(
+            Topic::Rows,
+            format!("table {} on the target holds rows of the tenant already", sql.table.name),
+            "no move of ours left them; find out who did, and delete them",
+        );
     }
     Ok(())
 }
@@ -74,7 +76,7 @@ pub(super) async fn collisions(
     pair: &Pair,
     table: &Table,
     rows: u64,
-    problems: &mut Vec<String>,
+    report: &mut Preflight,
 ) -> Result<(), MoveError> {
     let name = &table.name;
     let crowded: bool =
@@ -132,10 +134,14 @@ pub(super) async fn collisions(
             .await?;
         for row in &hits {
             let value: String = row.get(0);
-            problems.push(format!(
-                "{name} ({}) = {value} belongs to another tenant on the target",
-                unique.join(", ")
-            ));
+            report.problem(
+                Topic::Rows,
+                format!(
+                    "{name} ({}) = {value} belongs to another tenant on the target",
+                    unique.join(", ")
+                ),
+                "change one of the two; on one server the value must be unique",
+            );
         }
     }
     Ok(())
@@ -154,7 +160,7 @@ pub(super) async fn tenant_is_here(
     run: &Run,
     source: &Conn,
     here: &Catalog,
-    problems: &mut Vec<String>,
+    report: &mut Preflight,
 ) -> Result<(), MoveError> {
     let own = here
         .tables
@@ -174,10 +180,11 @@ pub(super) async fn tenant_is_here(
             .await?
             .get(0);
         if !found {
-            problems.push(format!(
-                "tenant {} has no row in {} of the source",
-                run.spec.tenant, table.name
-            ));
+            report.problem(
+                Topic::Rows,
+                format!("tenant {} has no row in {} of the source", run.spec.tenant, table.name),
+                "",
+            );
         }
     }
     Ok(())

@@ -4,26 +4,28 @@ use crate::mover::error::MoveError;
 use crate::mover::fence;
 use crate::mover::leg::Leg;
 use crate::mover::recover::{self, Standing};
+use crate::mover::report::{Preflight, Topic};
 use crate::mover::run::{Pair, Run};
 use crate::mover::sql::SCHEMA;
 
 pub(super) async fn standing(
     run: &Run,
     pair: &Pair,
-    problems: &mut Vec<String>,
+    report: &mut Preflight,
 ) -> Result<(), MoveError> {
     let source = fence::read(&pair.source, run.spec.tenant, false).await?;
     let target = fence::read(&pair.target, run.spec.tenant, false).await?;
     match recover::standing(run.spec.move_id, run.spec.epoch, source, target) {
         Standing::Before(Leg::FORTH) => {}
         Standing::Before(_) | Standing::PastThePoint(_) | Standing::Elsewhere => {
-            problems.push("this move has switched the tenant already".into());
+            report.problem(Topic::Standing, "this move has switched the tenant already", "");
         }
-        Standing::TwoActive => problems.push(format!(
-            "both databases are active for tenant {}: find out which one its writers use first",
-            run.spec.tenant
-        )),
-        Standing::Stale(why) => problems.push(why.to_owned()),
+        Standing::TwoActive => report.problem(
+            Topic::Standing,
+            format!("both databases are active for tenant {}", run.spec.tenant),
+            "find out which one its writers use first",
+        ),
+        Standing::Stale(why) => report.problem(Topic::Standing, why, ""),
     }
     for conn in [&pair.source, &pair.target] {
         let exists: bool = conn
@@ -41,10 +43,11 @@ pub(super) async fn standing(
             .await?;
         for row in &others {
             let other: String = row.get(0);
-            problems.push(format!(
-                "the {} has guards of move {other} of the same tenant: finish or undo it first",
-                conn.side()
-            ));
+            report.problem(
+                Topic::Standing,
+                format!("the {} has guards of move {other} of the same tenant", conn.side()),
+                "finish or undo it first",
+            );
         }
     }
     Ok(())
