@@ -267,8 +267,6 @@ pub struct Moves {
     pub time_columns: BTreeMap<String, String>,
     /// The application's lists of its migrations, equal on both sides.
     pub migrations_tables: Vec<String>,
-    /// Whether TimescaleDB's hypertables may move.
-    pub hypertables: bool,
     /// What is done about statements that write several tenants' rows at once.
     pub mixed_statements: Mixed,
     /// For how long they are looked for when the guards go in; 0 never.
@@ -284,7 +282,6 @@ impl Moves {
             through: self.through.clone(),
             time_columns: self.time_columns.clone(),
             migrations: self.migrations_tables.clone(),
-            hypertables: self.hypertables,
             mixed_statements: self.mixed_statements,
             watch_statements_ms: self.watch_statements_ms,
         }
@@ -303,7 +300,6 @@ impl Default for Moves {
             through: rules.through,
             time_columns: rules.time_columns,
             migrations_tables: rules.migrations,
-            hypertables: rules.hypertables,
             mixed_statements: rules.mixed_statements,
             watch_statements_ms: 3_000,
         }

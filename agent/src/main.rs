@@ -250,7 +250,7 @@ fn moves(command: Moves) -> anyhow::Result<ExitCode> {
                 (_, true) => Remedy::Abandon,
                 _ => Remedy::Settle,
             };
-            let which = id.map(webhost_proto::ids::MoveId);
+            let which = id.map(MoveId);
             let outcomes =
                 block_on(async { Ok(operator::settle(&supervisor, which, remedy).await) })?;
             if let (Some(id), []) = (id, outcomes.as_slice()) {

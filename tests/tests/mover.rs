@@ -21,6 +21,8 @@ mod legs;
 mod refusals;
 #[path = "mover/requests.rs"]
 mod requests;
+#[path = "mover/report.rs"]
+mod report;
 #[path = "mover/scene.rs"]
 mod scene;
 #[path = "mover/through_a_tunnel.rs"]

@@ -69,6 +69,11 @@ pub fn kept_table(move_id: MoveId) -> String {
     format!("{SCHEMA}.kept_{}", move_id.0.simple())
 }
 
+/// What was seen of statements that write several tenants' rows at once.
+pub fn mixed_table(move_id: MoveId) -> String {
+    format!("{SCHEMA}.mixed_{}", move_id.0.simple())
+}
+
 /// The guard function of one table; one tenant has one guard per table.
 pub fn guard_function(tenant: TenantId, table: usize) -> String {
     format!("{SCHEMA}.guard_{}_{table}", tenant.0.simple())

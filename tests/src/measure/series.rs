@@ -43,6 +43,7 @@ pub fn a_move(town: &Town, sides: &Sides, dedicated: bool) -> Run {
         target: Endpoint::Local(Box::new(target)),
         here: Side::Source,
         tuning: Tuning::default(),
+        archives: std::env::temp_dir().join("webhost-no-archives"),
         fail: Fail::Off,
         requests: std::sync::Arc::new(webhost_agent::mover::requests::Nobody),
         progress: watch::Sender::new(Progress::default()),

@@ -33,7 +33,7 @@ async fn spread(world: &World) {
         &world.source,
         &format!(
             "with n as (select id, row_number() over () as r from gps_positions where customer_id = '{}') \
-             update gps_positions g set recorded_at = timestamptz '{}' - interval '1 minute' * (n.r % 14000) \
+             update gps_positions g set recorded_at = timestamptz '{}' - interval '1 minute' * ((n.r * 37) % 14000) \
              from n where n.id = g.id; analyze",
             world.tenant, world.today
         ),
@@ -151,7 +151,19 @@ async fn a_scope_is_exact() {
     cut_over(&run).await;
     assert_eq!(points(&world, &world.source).await, points(&world, &world.target).await);
     assert_eq!(number(&world.target, &counts(&world, true)).await, 0);
-    assert_ne!(number(&world.source, &counts(&world, true)).await, old);
+    let left = number(&world.source, &counts(&world, true)).await;
+    let state = tempfile::tempdir().expect("a directory");
+    let mut run = run;
+    run.archives = state.path().join("archives");
+    assert_ne!(left, old);
+    // The clean-up archives what stays behind before it deletes it.
+    steps(&run, &[Step::Finish, Step::CleanUp, Step::CleanUp]).await;
+    assert_eq!(number(&world.source, &counts(&world, true)).await, 0);
+    let all = archive::list(&run.archives).expect("a list");
+    assert!(
+        matches!(&all[..], [one] if one.complete && one.rows() == left.unsigned_abs()),
+        "{all:?}"
+    );
 }
 
 /// Rows that move must not point to rows that stay.

@@ -9,7 +9,7 @@ use webhost_tests::writers::{Findings, Isolation, Writers, check, table_hashes};
 
 use crate::scene::{LEVELS, a_move, cut_over, number, sql, states, steps, world};
 
-async fn moves_with_writers(schema: &str) {
+pub(crate) async fn moves_with_writers(schema: &str) {
     let world = world(schema, 20_000).await;
     let neighbour = table_hashes(&world.source, world.neighbour).await.expect("hashes");
     let foreigner = table_hashes(&world.target, world.foreigner).await.expect("hashes");

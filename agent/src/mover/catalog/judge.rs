@@ -128,7 +128,7 @@ impl Judge<'_> {
             Ok(time) => time,
             Err(reason) => return self.say(relation, VerdictKind::Refuse, reason, 0),
         };
-        if let Some(reason) = relation.refusal(membership.column(), self.rules) {
+        if let Some(reason) = relation.refusal(membership.column()) {
             return self.say(relation, VerdictKind::Refuse, reason, 0);
         }
         let table = relation.table(membership, time);

@@ -33,8 +33,6 @@ pub struct Rules {
     pub time_columns: BTreeMap<String, String>,
     /// The application's lists of its migrations: equal on both sides.
     pub migrations: Vec<String>,
-    /// TimescaleDB's hypertables may move; see the README for what was tried.
-    pub hypertables: bool,
     pub mixed_statements: Mixed,
     /// For how long the preflight watches statements; 0 looks at what the
     /// server remembers, and waits for nothing.
@@ -49,7 +47,6 @@ impl Default for Rules {
             through: BTreeMap::new(),
             time_columns: BTreeMap::from([("gps_positions".into(), "recorded_at".into())]),
             migrations: vec!["schema_migrations".into()],
-            hypertables: false,
             mixed_statements: Mixed::Warn,
             watch_statements_ms: 0,
         }

@@ -32,6 +32,7 @@
 //! A refusal has SQLSTATE `MG001`. Its DETAIL is the place that serves the
 //! tenant now; empty, it means "try again here".
 
+mod mixed;
 mod patience;
 mod tables;
 mod through;
@@ -64,6 +65,7 @@ pub async fn install(run: &Run, pair: &Pair) -> Result<(), MoveError> {
     target(&run.spec, pair, &tables).await?;
     run.fail.point("mid_guard")?;
     source(run, &pair.source, &tables).await?;
+    mixed::watch(run, &pair.source, &tables).await?;
     run.fail.point("after_guard")
 }
 
@@ -135,9 +137,10 @@ async fn create_log(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
 /// What the database said.
 pub async fn drop_log(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
     conn.batch(&format!(
-        "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}",
+        "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}",
         sql::log_table(spec.move_id),
-        sql::kept_table(spec.move_id)
+        sql::kept_table(spec.move_id),
+        sql::mixed_table(spec.move_id)
     ))
     .await
 }

@@ -18,8 +18,9 @@ pub(super) async fn migrations(
     report: &mut Preflight,
 ) -> Result<(), MoveError> {
     for name in &run.rules.migrations {
-        let (here, there) =
-            (versions(&pair.source, name).await?, versions(&pair.target, name).await?);
+        let here = versions(&pair.source, name, report).await?;
+        let there = versions(&pair.target, name, report).await?;
+        let (Found::Read(here), Found::Read(there)) = (here, there) else { continue };
         let way_out = "run the application's migrations on both sides first";
         match (here, there) {
             (None, None) => {}
@@ -62,12 +63,19 @@ pub(super) async fn migrations(
     Ok(())
 }
 
-/// The keys of a list of migrations (when they ran differs between nodes); none
-/// where there is no such table.
-async fn versions(conn: &Conn, name: &str) -> Result<Option<BTreeSet<String>>, MoveError> {
+enum Found {
+    /// None where there is no such table.
+    Read(Option<BTreeSet<String>>),
+    /// It may not be read, and the report says so.
+    Closed,
+}
+
+/// The keys of a list of migrations (when they ran differs between nodes).
+async fn versions(conn: &Conn, name: &str, report: &mut Preflight) -> Result<Found, MoveError> {
     let rows = conn
         .query(
-            "select format('%I.%I', n.nspname, c.relname), a.attname::text \
+            "select format('%I.%I', n.nspname, c.relname), a.attname::text, has_table_privilege(c.oid, 'SELECT'), \
+             current_user::text \
              from pg_class c join pg_namespace n on n.oid = c.relnamespace \
              join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
              left join pg_index i on i.indrelid = c.oid and i.indisprimary \
@@ -75,12 +83,21 @@ async fn versions(conn: &Conn, name: &str) -> Result<Option<BTreeSet<String>>, M
             &[&name],
         )
         .await?;
-    let Some(first) = rows.first() else { return Ok(None) };
+    let Some(first) = rows.first() else { return Ok(Found::Read(None)) };
     let table: String = first.get(0);
+    if !first.get::<_, bool>(2) {
+        let role: String = first.get(3);
+        report.problem(
+            Topic::Privileges,
+            format!("role {role} on the {} may not read {table}", conn.side()),
+            format!("there GRANT SELECT ON {table} TO {};", sql::ident(&role)),
+        );
+        return Ok(Found::Closed);
+    }
     let columns: Vec<String> =
         rows.iter().map(|row| format!("{}::text", sql::ident(row.get(1)))).collect();
     let found = conn
         .query(&format!("select concat_ws(' ', {}) from {table}", columns.join(", ")), &[])
         .await?;
-    Ok(Some(found.iter().map(|row| row.get(0)).collect()))
+    Ok(Found::Read(Some(found.iter().map(|row| row.get(0)).collect())))
 }

@@ -19,6 +19,7 @@ use self::scope::{left_behind, points_outside};
 use self::servers::{connections, privileges, transactions, versions};
 use self::standing::standing;
 use super::catalog::{self, Catalog, Table};
+use super::connect::Conn;
 use super::copy;
 use super::error::MoveError;
 use super::jobs;
@@ -128,6 +129,10 @@ async fn rows(
     // A move that began to copy holds rows of its own there.
     let begun = ours(run, target).await?;
     for table in &here.tables {
+        // What may not be read was told with the privileges.
+        if !readable(source, &here.tables, table).await? {
+            continue;
+        }
         let sql = TableSql::new(table, &run.spec);
         let rows = copy::estimate(source, &sql, &table.name, false).await?;
         let bytes = row_bytes(source, &table.name).await?;
@@ -146,6 +151,19 @@ async fn rows(
         }
     }
     Ok(stored)
+}
+
+/// Whether the role may read a table and those that its rows belong through.
+async fn readable(conn: &Conn, tables: &[Table], table: &Table) -> Result<bool, MoveError> {
+    let above = table.membership.hops().iter().filter_map(|hop| tables.get(hop.parent_number));
+    let names: Vec<&str> = above.chain([table]).map(|table| table.name.as_str()).collect();
+    Ok(conn
+        .one(
+            "select bool_and(has_table_privilege(name, 'SELECT')) from unnest($1::text[]) n(name)",
+            &[&names],
+        )
+        .await?
+        .get(0))
 }
 
 async fn room(
