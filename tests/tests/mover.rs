@@ -19,10 +19,10 @@ mod kills;
 mod legs;
 #[path = "mover/refusals.rs"]
 mod refusals;
-#[path = "mover/requests.rs"]
-mod requests;
 #[path = "mover/report.rs"]
 mod report;
+#[path = "mover/requests.rs"]
+mod requests;
 #[path = "mover/scene.rs"]
 mod scene;
 #[path = "mover/through_a_tunnel.rs"]
