@@ -305,11 +305,7 @@ impl Run {
                 .chain(tables.iter().filter(|table| !now.contains(table)))
                 .map(|table| table.name.as_str())
                 .collect();
-            let way_out = if leg == Leg::FORTH {
-                "undo it and start again"
-            } else {
-                CLOSED
-            };
+            let way_out = if leg == Leg::FORTH { "undo it and start again" } else { CLOSED };
             return Err(MoveError::refused(format!(
                 "the schema changed during the move ({}): {way_out}",
                 changed.join(", ")

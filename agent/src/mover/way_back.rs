@@ -65,12 +65,7 @@ pub async fn run(
     }
 }
 
-async fn mirror(
-    run: &Run,
-    pair: &Pair,
-    leg: Leg,
-    state: &mut State,
-) -> Result<WayBack, MoveError> {
+async fn mirror(run: &Run, pair: &Pair, leg: Leg, state: &mut State) -> Result<WayBack, MoveError> {
     if run.spec.way_back_until_us == 0 {
         return Err(MoveError::refused("this move was ordered without a way back"));
     }
