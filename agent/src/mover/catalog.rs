@@ -90,6 +90,8 @@ pub struct Catalog {
     pub verdicts: Vec<Verdict>,
     /// What a person should know about single tables.
     pub warnings: Vec<String>,
+    /// What stands against a move that has not begun.
+    pub problems: Vec<String>,
 }
 
 impl Table {

@@ -33,13 +33,20 @@ struct Judge<'a> {
     moved: Vec<Moved>,
     verdicts: Vec<Verdict>,
     warnings: Vec<String>,
+    problems: Vec<String>,
 }
 
 /// The verdicts, and the tables that move, parents before what belongs to the
 /// tenant through them.
 pub(super) fn judge(relations: &[Relation], rules: &Rules) -> Catalog {
     let parents = tenant_parents(relations);
-    let mut judge = Judge { rules, moved: Vec::new(), verdicts: Vec::new(), warnings: Vec::new() };
+    let mut judge = Judge {
+        rules,
+        moved: Vec::new(),
+        verdicts: Vec::new(),
+        warnings: Vec::new(),
+        problems: Vec::new(),
+    };
     let mut rest: Vec<&Relation> = Vec::new();
     for relation in relations.iter().filter(|relation| !relation.is_partition) {
         let carries = relation.columns.iter().any(|c| c.raw_name == TENANT_COLUMN);
@@ -130,6 +137,16 @@ impl Judge<'_> {
         };
         if let Some(reason) = relation.refusal(membership.column()) {
             return self.say(relation, VerdictKind::Refuse, reason, 0);
+        }
+        // A move that has begun compares what was stored, and stops by itself.
+        if let Some(trigger) = relation.always_triggers.first() {
+            self.problems.push(format!(
+                "table {} can't move: its trigger {trigger} fires for replicated rows too and would change \
+                 what is copied: ALTER TABLE {} ENABLE TRIGGER {}",
+                relation.name,
+                relation.name,
+                sql::ident(trigger)
+            ));
         }
         let table = relation.table(membership, time);
         let reason = format!("{why}{}", relation.traits());
@@ -334,7 +351,13 @@ impl Judge<'_> {
             }
         }
         self.verdicts.sort_by(|a, b| a.table.cmp(&b.table));
-        Catalog { tables, references, verdicts: self.verdicts, warnings: self.warnings }
+        Catalog {
+            tables,
+            references,
+            verdicts: self.verdicts,
+            warnings: self.warnings,
+            problems: self.problems,
+        }
     }
 }
 

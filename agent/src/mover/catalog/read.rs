@@ -29,7 +29,7 @@ pub(super) struct Relation {
     late_triggers: Vec<String>,
     rules: bool,
     /// Triggers that fire in the replica role as well.
-    always_triggers: Vec<String>,
+    pub(super) always_triggers: Vec<String>,
     /// Leaf partitions, and levels of partitioning.
     leaves: i64,
     levels: i32,
@@ -101,12 +101,6 @@ impl Relation {
         if let Some(trigger) = self.late_triggers.first() {
             return Some(format!(
                 "its trigger {trigger} would run after the guard: rename it to sort before zzz_webhost_fleet"
-            ));
-        }
-        if let Some(trigger) = self.always_triggers.first() {
-            return Some(format!(
-                "its trigger {trigger} fires for replicated rows too and would change what the move copies: \
-                 ALTER TABLE … ENABLE TRIGGER {trigger}"
             ));
         }
         if self.rules {

@@ -106,6 +106,9 @@ fn schemas(here: &Catalog, there: &Catalog, report: &mut Preflight) {
             "run the same migrations of the application on both sides",
         );
     }
+    for problem in here.problems.iter().chain(&there.problems) {
+        report.problem(Topic::Tables, problem.clone(), "");
+    }
     for warning in &here.warnings {
         report.warn(Topic::Tables, warning.clone(), "");
     }
