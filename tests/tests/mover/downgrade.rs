@@ -16,9 +16,7 @@ use crate::scene::{LEVELS, a_move, cut_over, number, sql, steps, world};
 
 /// Five days before the day on which the writers' positions end.
 fn cut(world: &World) -> i64 {
-    let today: jiff::civil::Date = world.today.parse().expect("a date");
-    let zoned = today.to_zoned(jiff::tz::TimeZone::UTC).expect("a day");
-    zoned.timestamp().as_microsecond() - 5 * 86_400_000_000
+    world.midnight.as_microsecond() - 5 * 86_400_000_000
 }
 
 fn a_downgrade(world: &World) -> Run {
@@ -35,7 +33,7 @@ async fn spread(world: &World) {
             "with n as (select id, row_number() over () as r from gps_positions where customer_id = '{}') \
              update gps_positions g set recorded_at = timestamptz '{}' - interval '1 minute' * ((n.r * 37) % 14000) \
              from n where n.id = g.id; analyze",
-            world.tenant, world.today
+            world.tenant, world.midnight
         ),
     )
     .await;
