@@ -7,6 +7,7 @@ pub mod chaos;
 pub mod containers;
 pub mod demo;
 pub mod harness;
+pub mod held;
 pub mod load;
 pub mod measure;
 pub mod mutants;

@@ -51,7 +51,7 @@ impl Pair {
                 name.to_owned(),
                 format!("http://{}", listener.local_addr().expect("an address")),
             );
-            let config = app::Config { socket_dir: cluster.socket_dir(), pool: 4 };
+            let config = app::Config { socket_dir: cluster.socket_dir(), pool: 4, bare: false };
             let shutdown = stop.clone();
             apps.spawn(async move { app::run(config, listener, shutdown).await });
             clusters.insert(name, cluster);

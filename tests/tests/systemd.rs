@@ -36,13 +36,18 @@ fn succeeds(command: &mut Command) -> String {
 /// A copy of the units whose programs exist, so that `verify` judges the rest.
 fn units_with_programs() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a directory");
-    for name in ["webhost-agent.service", "webhost-coordinator.service"] {
+    for (name, program) in [
+        ("webhost-agent.service", "/usr/local/bin/webhost-agent"),
+        ("webhost-coordinator.service", "/usr/local/bin/webhost-coordinator"),
+        ("webhost-nginx-reload.service", "/usr/local/bin/webhost-agent"),
+    ] {
         let unit = std::fs::read_to_string(systemd_dir().join(name)).expect("the unit");
-        let program = format!("/usr/local/bin/{}", name.trim_end_matches(".service"));
         assert!(unit.contains(&format!("ExecStart={program} ")), "{name} runs {program}");
-        let unit = unit.replace(&program, "/bin/true");
+        let unit = unit.replace(program, "/bin/true");
         std::fs::write(dir.path().join(name), unit).expect("written");
     }
+    let path = "webhost-nginx-reload.path";
+    std::fs::copy(systemd_dir().join(path), dir.path().join(path)).expect("copied");
     dir
 }
 
@@ -53,6 +58,8 @@ fn systemd_finds_nothing_to_say_about_the_units() {
     let words = succeeds(verify.args(["verify", "--man=no", "--recursive-errors=no"]).args([
         dir.path().join("webhost-agent.service"),
         dir.path().join("webhost-coordinator.service"),
+        dir.path().join("webhost-nginx-reload.service"),
+        dir.path().join("webhost-nginx-reload.path"),
     ]));
     // It warns about an unknown or misplaced setting and succeeds all the
     // same; lines about other units of this machine are not ours.
@@ -63,7 +70,12 @@ fn systemd_finds_nothing_to_say_about_the_units() {
 #[test]
 fn the_units_are_as_tight_as_promised() {
     // In tenths, as systemd takes a threshold: 15 is 1.5.
-    for (unit, tenths) in [("webhost-agent.service", 15), ("webhost-coordinator.service", 11)] {
+    for (unit, tenths) in [
+        ("webhost-agent.service", 15),
+        ("webhost-coordinator.service", 11),
+        // It is root, with three capabilities.
+        ("webhost-nginx-reload.service", 20),
+    ] {
         let Some(mut security) = systemd_analyze() else { return };
         let words = succeeds(
             security
@@ -173,6 +185,30 @@ fn the_agents_example_is_understood_by_the_agent() {
     assert!(refused.is_err(), "a typing mistake is refused");
 }
 
+/// The reload unit, the agent's defaults and the documented configuration name
+/// the same files.
+#[test]
+fn nginx_and_the_agent_mean_the_same_files() {
+    let read = |name: &str| std::fs::read_to_string(systemd_dir().join(name)).expect(name);
+    let defaults = webhost_agent::config::Nginx::default();
+    let dir = defaults.dir.display().to_string();
+    let generation = format!("{dir}/{}", webhost_agent::nginx::GENERATION);
+    assert!(read("webhost-nginx-reload.path").contains(&format!("PathChanged={generation}\n")));
+    let verdict_dir = defaults.verdict.parent().expect("a directory").display().to_string();
+    let runtime = verdict_dir.trim_start_matches("/run/").to_owned();
+    assert!(
+        read("webhost-nginx-reload.service").contains(&format!("RuntimeDirectory={runtime}\n"))
+    );
+    let nginx = read("nginx.conf");
+    assert!(nginx.contains(&format!("include {dir}/*.map;")), "{nginx}");
+    let seconds = defaults.worker_shutdown_s;
+    assert!(nginx.contains(&format!("worker_shutdown_timeout {seconds}s;")), "{nginx}");
+    let hold = webhost_agent::config::Hold::default();
+    for address in [hold.listen, hold.application] {
+        assert!(nginx.contains(&format!("server {address}")), "{nginx}");
+    }
+}
+
 #[test]
 fn the_coordinators_environment_names_a_database() {
     let example =
@@ -207,6 +243,7 @@ fn the_coordinators_example_shows_the_defaults() {
     spelled_out.database.ca_file = None;
     spelled_out.api.certificate_file = None;
     spelled_out.api.key_file = None;
+    spelled_out.routing.domain = None;
     let words = |config: &Config| toml::to_string(config).expect("can be written");
     assert_eq!(words(&spelled_out), words(&shown));
     assert_eq!(shown.link.names, ["coordinator.example.net"]);

@@ -1,6 +1,7 @@
 //! The application's HTTP side.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -8,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::database::{Database, Refused};
@@ -25,18 +27,47 @@ pub const SESSION_HEADER: &str = "x-session";
 pub struct Shared {
     database: Database,
     metrics: Arc<Metrics>,
+    tasks: TaskTracker,
 }
 
 impl Shared {
     /// Fresh counters over `database`.
     pub fn new(database: Database) -> Self {
-        Self { database, metrics: Arc::default() }
+        Self { database, metrics: Arc::default(), tasks: TaskTracker::new() }
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// What outlives a request.
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 }
 
-/// All routes.
-pub fn router(shared: Shared) -> Router {
+/// Marks an answer that the fence caused.
+#[derive(Clone, Copy)]
+struct Fenced;
+
+/// All routes. A `bare` application makes a 500 of what the fence refuses.
+pub fn router(shared: Shared, bare: bool) -> Router {
+    let routes = routes(shared);
+    if !bare {
+        return routes;
+    }
+    routes.layer(axum::middleware::map_response(async |mut response: Response| {
+        if response.extensions().get::<Fenced>().is_some() {
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        }
+        response
+    }))
+}
+
+fn routes(shared: Shared) -> Router {
     Router::new()
+        .route("/socket/{customer}/{vehicle}", get(super::socket::upgrade))
+        .route("/api/customers/{customer}/export", get(export))
         .route("/metrics", get(metrics))
         .route("/internal/customers", post(create_customer))
         .route("/ingest/{customer}/positions", post(upload))
@@ -56,7 +87,13 @@ impl IntoResponse for Refused {
             Self::Retry(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", None),
             Self::Never(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused", None),
         };
-        (status, Json(Problem { error: error.into(), message, place })).into_response()
+        let fenced = place.is_some();
+        let mut response =
+            (status, Json(Problem { error: error.into(), message, place })).into_response();
+        if fenced {
+            response.extensions_mut().insert(Fenced);
+        }
+        response
     }
 }
 
@@ -114,6 +151,26 @@ async fn add_vehicles(
         Ok(StatusCode::CREATED.into_response())
     };
     called(&shared, customer, &headers, work).await
+}
+
+/// Pieces of an export, and the pause between two.
+pub const EXPORT: (usize, Duration) = (40, Duration::from_millis(100));
+/// One piece's bytes.
+pub const EXPORT_PIECE: usize = 1_000;
+
+/// A download that takes its time.
+async fn export(State(shared): State<Shared>, Path(customer): Path<Uuid>) -> Response {
+    if let Err(refused) = shared.database.vehicles(customer).await {
+        return refused.into_response();
+    }
+    let pieces = futures_util::stream::unfold(0, async |piece| {
+        if piece == EXPORT.0 {
+            return None;
+        }
+        tokio::time::sleep(EXPORT.1).await;
+        Some((Ok::<_, std::convert::Infallible>(vec![b'x'; EXPORT_PIECE]), piece + 1))
+    });
+    axum::body::Body::from_stream(pieces).into_response()
 }
 
 async fn mileage(

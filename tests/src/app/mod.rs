@@ -16,6 +16,7 @@
 pub mod database;
 pub mod http;
 pub mod metrics;
+pub mod socket;
 pub mod wire;
 
 use std::path::PathBuf;
@@ -30,6 +31,9 @@ pub struct Config {
     pub socket_dir: PathBuf,
     /// Connections that the application keeps to its database.
     pub pool: usize,
+    /// As an application that knows nothing of moves: a refusal of the fence
+    /// is an error of its own, 500.
+    pub bare: bool,
 }
 
 /// Serves until `shutdown`; requests that run then are let to their end.
@@ -43,7 +47,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let database = database::Database::new(&config.socket_dir, config.pool)?;
     database.warm().await?;
-    let router = http::router(http::Shared::new(database));
+    let router = http::router(http::Shared::new(database), config.bare);
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
     Ok(())
 }

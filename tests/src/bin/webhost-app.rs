@@ -20,6 +20,9 @@ struct Arguments {
     /// Connections to the database.
     #[arg(long, default_value_t = 12)]
     pool: usize,
+    /// Knows nothing of moves: answers 500 where the fence refuses.
+    #[arg(long)]
+    bare: bool,
     /// Written once it listens.
     #[arg(long)]
     pid_file: PathBuf,
@@ -32,7 +35,8 @@ async fn main() -> anyhow::Result<()> {
     std::fs::write(&arguments.pid_file, format!("{}\n", std::process::id()))?;
     let mut terminated = signal(SignalKind::terminate())?;
     let shutdown = CancellationToken::new();
-    let config = app::Config { socket_dir: arguments.postgres, pool: arguments.pool };
+    let config =
+        app::Config { socket_dir: arguments.postgres, pool: arguments.pool, bare: arguments.bare };
     let serve = app::run(config, listener, shutdown.clone());
     tokio::pin!(serve);
     tokio::select! {

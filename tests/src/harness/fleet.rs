@@ -18,9 +18,10 @@ use webhost_coordinator::embedded::Options;
 
 use super::api::{Api, wait_for};
 use super::cluster::Cluster;
+use super::nginx::{self, Nginx};
 use super::ports;
 use super::process::{Process, program};
-use super::settings::{AgentSettings, CoordinatorSettings};
+use super::settings::{AgentSettings, CoordinatorSettings, Front};
 use crate::schema;
 
 /// How long the start of anything may take on a busy machine.
@@ -40,6 +41,12 @@ pub struct NodeSpec {
     pub containers: Option<PathBuf>,
     /// For the agent alone, as the mover's fail points need it.
     pub environment: Vec<(String, String)>,
+    /// Its application knows nothing of moves.
+    pub bare: bool,
+    /// Its agent has a hold point.
+    pub hold: bool,
+    /// nginx stands before its application, and is told of moves.
+    pub nginx: bool,
 }
 
 impl NodeSpec {
@@ -53,6 +60,9 @@ impl NodeSpec {
             max_rows_per_second: 0,
             containers: None,
             environment: Vec::new(),
+            bare: false,
+            hold: false,
+            nginx: false,
         }
     }
 
@@ -86,6 +96,7 @@ pub struct Node {
     pub spec: NodeSpec,
     pub cluster: Cluster,
     pub app: SocketAddr,
+    pub nginx: Option<Nginx>,
     dir: PathBuf,
     config: PathBuf,
     app_process: Process,
@@ -243,6 +254,17 @@ impl Fleet {
         cluster: Cluster,
     ) -> anyhow::Result<()> {
         let app = ports::free()?;
+        let hold = if spec.hold { Some(ports::free()?) } else { None };
+        let places = match hold {
+            Some(hold) if spec.nginx => Some(nginx::Places {
+                listen: ports::free()?,
+                application: app,
+                hold,
+                routes: dir.join("routes"),
+                verdict: dir.join("verdict.json"),
+            }),
+            _ => None,
+        };
         let settings = AgentSettings {
             link: self.addresses.link,
             enrolment: self.addresses.enrolment,
@@ -254,17 +276,25 @@ impl Fleet {
             app_pid_file: dir.join("app.pid"),
             containers: spec.containers.clone(),
             max_rows_per_second: spec.max_rows_per_second,
+            front: Front { hold, nginx: places.clone() },
         };
         let config = dir.join("agent.toml");
         let state = dir.join("agent");
         std::fs::create_dir(&state)?;
         std::fs::write(&config, settings.toml(&state, &dir.join("status.sock")))?;
-        let arguments = [
+        let mut arguments: Vec<String> = [
             ["--listen".into(), app.to_string()],
             ["--postgres".into(), settings.postgres.display().to_string()],
             ["--pid-file".into(), settings.app_pid_file.display().to_string()],
         ]
         .concat();
+        if spec.bare {
+            arguments.push("--bare".into());
+        }
+        let nginx = match places {
+            Some(places) => Some(Nginx::start(&dir.join("nginx"), places).await?),
+            None => None,
+        };
         let app_process = Process::start(
             &format!("{} application", spec.name),
             &program("webhost-app")?,
@@ -289,7 +319,7 @@ impl Fleet {
         run(&program("webhost-agent")?, &["enroll", "--config", &config_text], token.trim())
             .await?;
         let name = spec.name.clone();
-        let node = Node { spec, cluster, app, dir, config, app_process, agent: None };
+        let node = Node { spec, cluster, app, nginx, dir, config, app_process, agent: None };
         self.nodes.insert(name.clone(), node);
         self.start_agent(&name)
     }

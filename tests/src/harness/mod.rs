@@ -14,6 +14,7 @@
 pub mod api;
 pub mod cluster;
 pub mod fleet;
+pub mod nginx;
 pub mod ports;
 pub mod process;
 pub mod settings;

@@ -11,6 +11,9 @@ const SMALL_TENANTS: &str = "[catalog.thresholds]\nplace_limit = 0.98\nact_limit
      [catalog.averages]\ncpu_millicores = 5\nmemory_mb = 50\n\
      disk_mb = 50\ndb_connections_milli = 200\ngps_points_per_kilosecond = 2000\n";
 
+/// The tenants' host names end with it.
+pub const DOMAIN: &str = "fleet.example";
+
 /// How the coordinator of a fleet runs.
 #[derive(Clone, Debug)]
 pub struct CoordinatorSettings {
@@ -43,7 +46,9 @@ impl CoordinatorSettings {
              [signup]\nretry_interval_s = 1\n\
              [evaluation]\nscan_interval_s = {scan}\nmin_gap_s = {gap}\n\
              [moves]\nway_back_s = {way_back}\nkeep_old_copy_s = {keep}\n\
+             [routing]\ndomain = \"{domain}\"\n\
              {SMALL_TENANTS}",
+            domain = DOMAIN,
             state = state_dir,
             api = self.api,
             link = self.link,
@@ -74,6 +79,36 @@ pub struct AgentSettings {
     pub containers: Option<PathBuf>,
     /// 0 is unlimited.
     pub max_rows_per_second: u64,
+    /// The hold point, and what else stands before the application.
+    pub front: Front,
+}
+
+/// What stands before a node's application.
+#[derive(Clone, Debug, Default)]
+pub struct Front {
+    /// Where the hold point listens; none where there is none.
+    pub hold: Option<SocketAddr>,
+    /// The nginx that is told which host names to send there; without one all
+    /// of them come.
+    pub nginx: Option<super::nginx::Places>,
+}
+
+impl Front {
+    fn toml(&self, app: SocketAddr) -> String {
+        let Some(hold) = self.hold else { return String::new() };
+        let always = self.nginx.is_none();
+        let mut text =
+            format!("[hold]\nlisten = \"{hold}\"\napplication = \"{app}\"\nalways = {always}\n");
+        if let Some(nginx) = &self.nginx {
+            text.push_str(&format!(
+                "[nginx]\ndir = {:?}\nverdict = {:?}\nworker_shutdown_s = {}\n",
+                nginx.routes,
+                nginx.verdict,
+                super::nginx::WORKER_SHUTDOWN_S
+            ));
+        }
+        text
+    }
 }
 
 impl AgentSettings {
@@ -97,7 +132,8 @@ impl AgentSettings {
              pid_file = {postgres_pid_file:?}\n\
              [tunnel]\nlisten = \"{tunnel}\"\n\
              [moves]\nmax_rows_per_second = {rate}\n\
-             ignore_tables = [\"schema_migrations\"]\n",
+             ignore_tables = [\"schema_migrations\"]\n{front}",
+            front = self.front.toml(self.app),
             interval = self.interval_ms,
             link = self.link,
             enrolment = self.enrolment,
@@ -134,6 +170,7 @@ mod tests {
             app_pid_file: "/tmp/x/app.pid".into(),
             containers: Some("/tmp/x/docker.sock".into()),
             max_rows_per_second: 500,
+            front: Front { hold: Some(address(5)), nginx: None },
         };
         let text = agent.toml(Path::new("/tmp/x/agent"), Path::new("/tmp/x/status.sock"));
         let config: webhost_agent::config::Config = toml::from_str(&text).expect("parses");
