@@ -165,6 +165,10 @@ pub struct Durable {
     /// name.
     #[serde(default)]
     pub target_place: String,
+    /// What a writer that comes to the new database after a roll back is told:
+    /// the source's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source_place: String,
     /// The target's agent takes the tenant's HTTP requests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub target_http: bool,
@@ -253,6 +257,7 @@ impl Durable {
             ticket_expires_at: None,
             target_tunnel: String::new(),
             target_place: String::new(),
+            source_place: String::new(),
             target_http: false,
             tenant_host: String::new(),
             cut_over_sent: false,
@@ -337,6 +342,7 @@ mod tests {
             ticket_expires_at: at("2026-11-30T00:00:00Z"),
             target_tunnel: "10.0.0.2:7403".into(),
             target_place: "dedicated-1".into(),
+            source_place: "shared-1".into(),
             cut_over_sent: true,
             new_epoch: Some(Epoch(2)),
             stopped: Some(Stopped { by_person: true, why: "not today".into() }),
@@ -377,7 +383,7 @@ mod tests {
     const FROZEN_FIRST: &str = r#"{"revision":17,"wanted":{"mode":"single_tenant","plan":"starter","regions":["iad"],"node":"01900000-0000-7000-8000-000000000001"},"command":"01900000-0000-7000-8000-000000000001","attempts":3,"not_before":"2026-11-21T22:00:00.25Z","deadline":"2026-11-22T22:00:00Z","alarm_at":"2026-11-21T22:10:00Z","ticket":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","ticket_expires_at":"2026-11-30T00:00:00Z","target_tunnel":"10.0.0.2:7403","target_place":"dedicated-1","cut_over_sent":true,"new_epoch":2,"stopped":{"by_person":true,"why":"not today"}}"#;
 
     /// The same with everything that the way back brought.
-    const FROZEN: &str = r#"{"revision":17,"wanted":{"mode":"single_tenant","plan":"starter","regions":["iad"],"node":"01900000-0000-7000-8000-000000000001","dry_run":false},"command":"01900000-0000-7000-8000-000000000001","attempts":3,"not_before":"2026-11-21T22:00:00.25Z","deadline":"2026-11-22T22:00:00Z","alarm_at":"2026-11-21T22:10:00Z","ticket":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","ticket_expires_at":"2026-11-30T00:00:00Z","target_tunnel":"10.0.0.2:7403","target_place":"dedicated-1","target_http":true,"tenant_host":"acme.example.net","cut_over_sent":true,"new_epoch":2,"stopped":{"by_person":true,"why":"not today"},"retain_from":"2026-10-22T00:00:00Z","rows_left_behind":12,"confirmed_rows":12,"pause":{"by":"token ops","why":"a launch"},"resume_at":"drain","way_back_s":86400,"way_back_until":"2026-11-23T00:00:00Z","close_way_back":{"by":"token ops","why":"it is good"},"roll_back":{"by":"token ops","why":"it is slow"},"back_epoch":3,"rolled_back":true,"keep_until":"2026-11-30T00:00:00Z","abandoned":true,"began_at":"2026-11-21T21:00:00Z","slow_told":true,"health_before":{"mean_response_us":9000,"error_rate_bp":3},"unhealthy_since":"2026-11-22T01:00:00Z","passed":[{"state":"copy","began":"2026-11-21T21:00:00Z","ended":"2026-11-21T21:30:00Z","tries":3}]}"#;
+    const FROZEN: &str = r#"{"revision":17,"wanted":{"mode":"single_tenant","plan":"starter","regions":["iad"],"node":"01900000-0000-7000-8000-000000000001","dry_run":false},"command":"01900000-0000-7000-8000-000000000001","attempts":3,"not_before":"2026-11-21T22:00:00.25Z","deadline":"2026-11-22T22:00:00Z","alarm_at":"2026-11-21T22:10:00Z","ticket":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","ticket_expires_at":"2026-11-30T00:00:00Z","target_tunnel":"10.0.0.2:7403","target_place":"dedicated-1","source_place":"shared-1","target_http":true,"tenant_host":"acme.example.net","cut_over_sent":true,"new_epoch":2,"stopped":{"by_person":true,"why":"not today"},"retain_from":"2026-10-22T00:00:00Z","rows_left_behind":12,"confirmed_rows":12,"pause":{"by":"token ops","why":"a launch"},"resume_at":"drain","way_back_s":86400,"way_back_until":"2026-11-23T00:00:00Z","close_way_back":{"by":"token ops","why":"it is good"},"roll_back":{"by":"token ops","why":"it is slow"},"back_epoch":3,"rolled_back":true,"keep_until":"2026-11-30T00:00:00Z","abandoned":true,"began_at":"2026-11-21T21:00:00Z","slow_told":true,"health_before":{"mean_response_us":9000,"error_rate_bp":3},"unhealthy_since":"2026-11-22T01:00:00Z","passed":[{"state":"copy","began":"2026-11-21T21:00:00Z","ended":"2026-11-21T21:30:00Z","tries":3}]}"#;
 
     /// The least that was ever written.
     const FROZEN_LEAST: &str =

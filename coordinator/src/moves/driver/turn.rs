@@ -13,7 +13,7 @@ use super::super::timing::later;
 use super::told::{log, record};
 use super::{Driver, Looked};
 use crate::store::moves::{self, Move};
-use crate::store::{StoreError, tenants};
+use crate::store::{StoreError, nodes, tenants};
 
 impl Driver {
     /// Finds and promises a node, and begins; or waits for one, or for the
@@ -60,6 +60,8 @@ impl Driver {
             to.target = Some(chosen.id);
             to.durable.target_tunnel = chosen.tunnel_address;
             to.durable.target_place.clone_from(&chosen.name);
+            to.durable.source_place =
+                nodes::get(&*tx, from.source).await?.map(|node| node.name).unwrap_or_default();
             to.durable.tenant_host = tenants::host(&*tx, from.tenant).await?;
             format!("{} is promised to the tenant", chosen.name)
         };

@@ -174,6 +174,7 @@ fn move_step(context: &Context<'_>, step: wire::MoveStepKind) -> Outgoing {
         target_tunnel: durable.target_tunnel.clone(),
         ticket: durable.ticket.as_ref().map(super::durable::Ticket::to_wire).unwrap_or_default(),
         target_place: durable.target_place.clone(),
+        source_place: durable.source_place.clone(),
         target_http: durable.target_http,
         tenant_host: durable.tenant_host.clone(),
         max_rows_per_second,
