@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 pub use self::differ::differences;
+pub(super) use self::judge::parents_first;
 pub use self::rules::{Mixed, Rules};
 use super::connect::Conn;
 use super::error::MoveError;

@@ -14,7 +14,6 @@
 //! their parents. At the end triggers, functions and logs go; the fence row
 //! stays as a tombstone.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -290,25 +289,10 @@ async fn relations(conn: &Conn, table: &Table) -> Result<Vec<String>, MoveError>
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Tables before those that they point to; in a circle by name.
+/// Tables before those that they point to.
 fn children_first(tables: Vec<Table>) -> Vec<Table> {
-    let mut left = tables;
-    let mut ordered = Vec::with_capacity(left.len());
-    while !left.is_empty() {
-        let parents: BTreeSet<String> = left
-            .iter()
-            .flat_map(|table| {
-                table
-                    .foreign_keys
-                    .iter()
-                    .map(|key| &key.parent)
-                    .filter(|parent| **parent != table.name)
-            })
-            .cloned()
-            .collect();
-        let at = left.iter().position(|table| !parents.contains(&table.name)).unwrap_or(0);
-        ordered.push(left.remove(at));
-    }
+    let mut ordered = catalog::parents_first(tables);
+    ordered.reverse();
     ordered
 }
 

@@ -342,7 +342,6 @@ mod tests {
             ticket_expires_at: at("2026-11-30T00:00:00Z"),
             target_tunnel: "10.0.0.2:7403".into(),
             target_place: "dedicated-1".into(),
-            source_place: "shared-1".into(),
             cut_over_sent: true,
             new_epoch: Some(Epoch(2)),
             stopped: Some(Stopped { by_person: true, why: "not today".into() }),
@@ -355,6 +354,7 @@ mod tests {
         let at = |text: &str| -> Timestamp { text.parse().expect("a time") };
         let wish = |why: &str| Some(Wish { by: "token ops".into(), why: why.into() });
         let mut full = first();
+        full.source_place = "shared-1".into();
         full.target_http = true;
         full.tenant_host = "acme.example.net".into();
         full.retain_from = Some(at("2026-10-22T00:00:00Z"));

@@ -283,8 +283,11 @@ impl<'a> Cast<'a> {
             }
             Fault::SourceCrashed | Fault::TargetCrashed => {
                 let side = usize::from(self.case.fault == Fault::TargetCrashed);
-                let how =
-                    if self.case.point.len() % 2 == 0 { Crash::Immediate } else { Crash::Killed };
+                let how = if self.case.point.len().is_multiple_of(2) {
+                    Crash::Immediate
+                } else {
+                    Crash::Killed
+                };
                 tokio::task::block_in_place(|| self.stage.clusters.crash(side, how))?;
                 release()?;
             }

@@ -219,7 +219,7 @@ impl Writer {
         self.number += 1;
         let (tenant, vehicle) = self.tenants[self.number % self.tenants.len()];
         let value = i32::try_from(self.number)?;
-        let counts = self.rows == 1 && self.number % 5 == 0;
+        let counts = self.rows == 1 && self.number.is_multiple_of(5);
         let ids: Vec<Uuid> = (0..self.rows).map(|_| Uuid::new_v4()).collect();
         let began = Instant::now();
         loop {

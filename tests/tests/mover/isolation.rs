@@ -167,7 +167,7 @@ async fn orders_for_somebody_else_change_nothing() {
         run
     };
     let error = nobody().step(Step::Preflight).await.map(|done| format!("{done:?}"));
-    let said = error.map_or_else(|error| error.to_string(), |done| done);
+    let said = error.unwrap_or_else(|error| error.to_string());
     assert!(said.contains("no row"), "{said}");
 
     let run = a_move(&world);

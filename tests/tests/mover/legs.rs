@@ -53,7 +53,7 @@ async fn there_and_back(schema: &str, legs: u64) {
     // The copy that serves nobody is still there.
     assert_eq!(Findings { foreign: 0, ..found }, Findings::default());
     // One more leg without writers carries the rest: both sides are equal.
-    if legs % 2 == 0 {
+    if legs.is_multiple_of(2) {
         cut_over(&run).await
     } else {
         roll_back(&run).await

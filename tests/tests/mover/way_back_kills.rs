@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use webhost_agent::command::Handler;
 use webhost_agent::mover::fail::{MARKER, points};
 use webhost_agent::mover::operator::{self, Remedy};
@@ -128,7 +129,8 @@ async fn a_restarted_agent_goes_on_with_the_way_back() {
     sql(&world.target, &write(11)).await;
     let second = Supervisor::load(setup(&world, &spec, dir.path(), None)).expect("loads");
     let resumed = second.clone();
-    let resuming = tokio::spawn(async move { resumed.resume().await });
+    let mut resuming = JoinSet::new();
+    resuming.spawn(async move { resumed.resume().await });
     while number(&world.source, &read).await != 11 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -136,7 +138,7 @@ async fn a_restarted_agent_goes_on_with_the_way_back() {
         sql(&world.target, &write(12)).await;
     })
     .await;
-    resuming.await.expect("it gave way");
+    resuming.join_next().await.expect("it ran").expect("it gave way");
     assert_eq!(number(&world.source, &read).await, 12);
     assert_eq!(states(&world).await, ("active".into(), "moved".into()));
 }

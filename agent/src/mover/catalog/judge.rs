@@ -361,21 +361,38 @@ impl Judge<'_> {
     }
 }
 
-/// Tables after those that their foreign keys point to; in a circle by the
-/// order given, in which each comes after what it belongs to the tenant
-/// through.
-fn parents_first(mut left: Vec<Table>) -> Vec<Table> {
+/// Tables after those that their foreign keys point to. Of a circle, which
+/// has no such order, the first one given comes first, in which each comes
+/// after what it belongs to the tenant through; what points into a circle
+/// still comes after it.
+pub(in crate::mover) fn parents_first(mut left: Vec<Table>) -> Vec<Table> {
     let mut ordered = Vec::with_capacity(left.len());
     while !left.is_empty() {
-        let waits = |table: &Table| {
-            table.foreign_keys.iter().any(|key| {
-                key.parent != table.name && left.iter().any(|other| other.name == key.parent)
-            })
+        // A table that only waits for what waits for it: on no way out of its
+        // circle. One without parents is the simplest of them.
+        let ready = |table: &Table| {
+            above(table, &left).iter().all(|parent| above(parent, &left).contains(&table))
         };
-        let at = left.iter().position(|table| !waits(table)).unwrap_or(0);
+        let at = left.iter().position(ready).unwrap_or(0);
         ordered.push(left.remove(at));
     }
     ordered
+}
+
+/// The tables among `all` that `table` points to, over any number of keys.
+fn above<'a>(table: &Table, all: &'a [Table]) -> Vec<&'a Table> {
+    let mut found: Vec<&Table> = Vec::new();
+    let mut keys: Vec<&str> = table.foreign_keys.iter().map(|key| key.parent.as_str()).collect();
+    while let Some(name) = keys.pop() {
+        if let Some(parent) = all.iter().find(|other| other.name == name)
+            && parent.name != table.name
+            && !found.iter().any(|known| known.name == name)
+        {
+            keys.extend(parent.foreign_keys.iter().map(|key| key.parent.as_str()));
+            found.push(parent);
+        }
+    }
+    found
 }
 
 /// The tables that `customer_id` foreign keys point to; where there is none,

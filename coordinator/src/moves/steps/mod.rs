@@ -181,7 +181,6 @@ fn move_step(context: &Context<'_>, step: wire::MoveStepKind) -> Outgoing {
         target_dedicated: durable.wanted.mode == Mode::SingleTenant.as_str(),
         retain_from_us: durable.retain_from.map_or(0, Timestamp::as_microsecond),
         way_back_until_us: context.way_back_until().map_or(0, Timestamp::as_microsecond),
-        ..wire::MoveSpec::default()
     };
     let kind = command::Kind::MoveStep(wire::MoveStep { spec: Some(spec), step: step.into() });
     Outgoing { node: source, kind }
