@@ -19,6 +19,9 @@ const RESTART: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(900)];
 /// Deaths in a row without an answer after which the step is given back.
 const DEATHS: usize = 20;
+/// How often a switch that stopped part way is taken up again before it is
+/// given back.
+const SETTLES: usize = 30;
 
 /// How a step came to its end.
 pub(super) struct Ended {
@@ -53,7 +56,7 @@ impl Supervisor {
             return failed(Kind::Retry, format!("the move can't be written down: {error}"));
         }
         self.interrupt(&spec, step);
-        match self.locked(&spec, step, &progress).await.line {
+        match self.settled(&spec, step, &progress).await {
             Line::Done(Done::Preflight(report)) if report.refuses() => {
                 command_reply::Outcome::Failed(wire::Failed {
                     kind: Kind::Refused.to_wire().into(),
@@ -95,6 +98,36 @@ impl Supervisor {
             self.ended(spec, step, done);
         }
         ended.line
+    }
+
+    /// One step, and a switch until it is settled: one that stopped part way
+    /// may have left nobody active, which can't wait for the coordinator to
+    /// ask again. The next try reads the fence rows first.
+    async fn settled(
+        &self,
+        spec: &Spec,
+        step: Step,
+        progress: &watch::Sender<Option<wire::MoveProgress>>,
+    ) -> Line {
+        let switches = matches!(step, Step::CutOver | Step::RollBack);
+        let mut tries = 0;
+        loop {
+            let ended = self.locked(spec, step, progress).await;
+            let Line::Failed { kind: Kind::Interrupted, message } = &ended.line else {
+                return ended.line;
+            };
+            let ours = self.inner.records.get(spec.move_id).is_some_and(|now| now.step == step);
+            if !switches || ended.by_another || !ours || tries >= SETTLES {
+                return ended.line;
+            }
+            tracing::warn!(move_id = %spec.move_id, %step, %message, "the switch stopped part way; taking it up again");
+            let pause = RESTART.get(tries).or(RESTART.last()).copied().unwrap_or_default();
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.inner.setup.shutdown.cancelled() => return ended.line,
+            }
+            tries += 1;
+        }
     }
 
     /// Whether this node may carry the order out at all.
