@@ -234,7 +234,7 @@ async fn write(world: World, level: Isolation, seed: u64, stop: CancellationToke
                 }
             }
         }
-        tokio::time::sleep(Duration::from_micros(random.random_range(0..3_000))).await;
+        tokio::time::sleep(Duration::from_micros(random.random_range(5_000..20_000))).await;
     }
     acknowledged
 }
@@ -249,7 +249,8 @@ async fn rows_below_a_parent_move_under_chaos_with_stops() {
         let world = a_world().await;
         let foreign = rows(&world.target, world.foreigner).await;
         let mut run = a_move(&world);
-        run.tuning.drain_batch = 7;
+        run.tuning.drain_batch = 50;
+        run.tuning.drain_patience = Duration::from_secs(5);
         let chaos = Chaos::start(&world, &LEVELS, seed);
         for step in [Step::Guard, Step::Copy, Step::Drain, Step::Verify, Step::CutOver] {
             for stop in STOPS {
