@@ -35,6 +35,9 @@ pub const SHORT: u64 = 200;
 const STEADY: (u32, u64) = (8, 2_000);
 /// Drained keys after which the log is vacuumed: dead rows make its scans long.
 const VACUUM_KEYS: u64 = 20_000;
+/// Bulk batches in a row after which one that was to take all gives up: the
+/// writers are faster, and only patience may wait for them.
+const MOST_IN_BULK: u32 = 8;
 /// What a key costs where a drain backs off, in bytes of a copy.
 const KEY_BYTES: u64 = 400;
 
@@ -174,8 +177,9 @@ impl<'a> Drain<'a> {
         Ok(Drained { keys: self.keys, remaining: remaining.max(0).cast_unsigned() })
     }
 
-    /// One batch of up to `limit` log rows (all for none); answers how many
-    /// distinct keys it had. A log longer than a small batch goes in bulk.
+    /// One batch of up to `limit` log rows (all for none, unless writers are
+    /// faster than the bulk); answers how many distinct keys it had. A log
+    /// longer than a small batch goes in bulk.
     ///
     /// # Errors
     /// [`MoveError::Mismatch`]; [`MoveError::Refused`] when a row points to a
@@ -183,6 +187,7 @@ impl<'a> Drain<'a> {
     /// the keys then.
     pub async fn batch(&mut self, limit: Option<i64>) -> Result<u64, MoveError> {
         let mut all = 0;
+        let mut in_bulk = 0;
         self.long = false;
         while let Some(bulk) = self.run.tuning.drain_bulk
             && self.is_long().await?
@@ -196,7 +201,8 @@ impl<'a> Drain<'a> {
             if self.keys - self.vacuumed >= VACUUM_KEYS {
                 self.vacuum().await?;
             }
-            if limit.is_some() {
+            in_bulk += 1;
+            if limit.is_some() || in_bulk >= MOST_IN_BULK {
                 self.long = true;
                 return Ok(all);
             }

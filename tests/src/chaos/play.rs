@@ -66,7 +66,7 @@ async fn played(stage: &Stage, world: &World, case: Case, seed: u64) -> anyhow::
     let foreigners = table_hashes(&world.target, world.foreigner).await?;
     let mix = Mix { crashes: true, ..Mix::default() };
     let writers = Writers::with(world, &LEVELS, Duration::from_millis(8), seed, mix);
-    let sides = Sides::watch(world);
+    let sides = Sides::watch([world.source.clone(), world.target.clone()], world.tenant);
 
     let mut cast = Cast::new(stage, world, case)?;
     for step in path(case.step) {

@@ -1,4 +1,4 @@
-//! Which of the two databases serves the tenant, looked at all the time.
+//! Which of two databases serves a tenant, looked at all the time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,17 +41,38 @@ pub async fn standing(world: &World) -> anyhow::Result<Standing> {
 }
 
 async fn look(source: &Client, target: &Client, tenant: Uuid) -> anyhow::Result<Standing> {
-    // The target first: were it active by right, the source had been closed
-    // before, and must be seen closed after.
-    let there = state(target, tenant).await?;
-    let here = state(source, tenant).await?;
-    Ok(Standing {
-        source: here.is_none_or(|state| state == "active"),
-        target: there.is_some_and(|state| state == "active"),
-    })
+    let there = fence(target, tenant).await?;
+    let here = fence(source, tenant).await?;
+    Ok(standing_of(here.as_ref(), there.as_ref()))
 }
 
-async fn state(client: &Client, tenant: Uuid) -> anyhow::Result<Option<String>> {
+fn standing_of(source: Option<&Fence>, target: Option<&Fence>) -> Standing {
+    Standing {
+        source: source.is_none_or(|fence| fence.state == "active"),
+        target: target.is_some_and(|fence| fence.state == "active"),
+    }
+}
+
+/// Whether both sides were active at one moment. Two databases can't be read
+/// at once, and a tenant may go over between two reads, either way: only a
+/// target's row that is the same before and after the source's was there
+/// while the source's was read.
+async fn both_active(source: &Client, target: &Client, tenant: Uuid) -> anyhow::Result<bool> {
+    let before = fence(target, tenant).await?;
+    let here = fence(source, tenant).await?;
+    let after = fence(target, tenant).await?;
+    let standing = standing_of(here.as_ref(), after.as_ref());
+    Ok(before == after && standing.source && standing.target)
+}
+
+/// A fence row, and which version of it.
+#[derive(PartialEq, Eq)]
+struct Fence {
+    state: String,
+    version: String,
+}
+
+async fn fence(client: &Client, tenant: Uuid) -> anyhow::Result<Option<Fence>> {
     let exists: bool = client
         .query_one("select to_regclass('webhost_fleet.fence') is not null", &[])
         .await?
@@ -60,10 +81,14 @@ async fn state(client: &Client, tenant: Uuid) -> anyhow::Result<Option<String>> 
         return Ok(None);
     }
     let row = client
-        .query_opt("select state from webhost_fleet.fence where customer_id = $1", &[&tenant])
+        .query_opt(
+            "select state, xmin::text || ctid::text from webhost_fleet.fence \
+             where customer_id = $1",
+            &[&tenant],
+        )
         .await;
     match row {
-        Ok(row) => Ok(row.map(|row| row.get(0))),
+        Ok(row) => Ok(row.map(|row| Fence { state: row.get(0), version: row.get(1) })),
         // Dropped between the two statements.
         Err(error) if error.code().is_some_and(|code| code.code() == "42P01") => Ok(None),
         Err(error) => Err(error.into()),
@@ -79,12 +104,11 @@ pub struct Sides {
 }
 
 impl Sides {
-    /// Begins to look.
-    pub fn watch(world: &World) -> Self {
+    /// Begins to look for the tenant at source and target.
+    pub fn watch(configs: [Config; 2], tenant: Uuid) -> Self {
         let stop = CancellationToken::new();
         let (looks, both) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let mut watcher = JoinSet::new();
-        let (configs, tenant) = ([world.source.clone(), world.target.clone()], world.tenant);
         watcher.spawn(watch(configs, tenant, stop.clone(), Arc::clone(&looks), Arc::clone(&both)));
         Self { stop, looks, both, watcher }
     }
@@ -114,9 +138,9 @@ async fn watch(
         };
         // Until a server dies, and the sessions with it.
         while !stop.is_cancelled() {
-            let Ok(standing) = look(&source, &target, tenant).await else { break };
+            let Ok(seen) = both_active(&source, &target, tenant).await else { break };
             looks.fetch_add(1, Ordering::Relaxed);
-            both.fetch_add(u64::from(standing.source && standing.target), Ordering::Relaxed);
+            both.fetch_add(u64::from(seen), Ordering::Relaxed);
             tokio::time::sleep(pause).await;
         }
     }

@@ -106,7 +106,7 @@ impl Town {
             town.others.push((tenant, *vehicles.first().context("a vehicle")?));
         }
         positions(&client, town.tenant, rows).await?;
-        client.batch_execute("vacuum (analyze); checkpoint").await?;
+        settled(&client).await?;
         Ok(town)
     }
 
@@ -128,7 +128,7 @@ impl Town {
         for _ in 0..strangers {
             fill(&client, Uuid::new_v4(), 1, points).await?;
         }
-        client.batch_execute("vacuum (analyze); checkpoint").await?;
+        settled(&client).await?;
         Ok(Sides { source: self.on_source(), target })
     }
 
@@ -186,6 +186,13 @@ async fn database(cluster: &Config, name: &str, template: Option<&str>) -> anyho
         app.batch_execute(schema::WEBHOST).await?;
         ended(app, driver).await;
     }
+    Ok(())
+}
+
+/// Statistics as autovacuum would have made them, and nothing left to write.
+async fn settled(client: &Client) -> anyhow::Result<()> {
+    client.batch_execute("vacuum (analyze)").await?;
+    client.batch_execute("checkpoint").await?;
     Ok(())
 }
 

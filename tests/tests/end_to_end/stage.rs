@@ -1,15 +1,11 @@
 //! A small fleet with two tenants, one of which will move.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use uuid::Uuid;
-use webhost_coordinator::embedded::Options;
+use webhost_coordinator::embedded::{Options, SUPERUSER};
+use webhost_tests::chaos::Sides;
 use webhost_tests::demo::town::{self, Tenant};
 use webhost_tests::demo::watch;
 use webhost_tests::harness::api::wait_for;
@@ -82,7 +78,8 @@ impl Scene {
             load.drive(tenant.id, &tenant.vehicles, Duration::from_millis(50));
         }
         town::all_active(&fleet.api, &[hero.clone(), other.clone()]).await.expect("active");
-        let sides = Sides::watch(&fleet, hero.id).await;
+        let database = |node| fleet.nodes[node].cluster.config(SUPERUSER);
+        let sides = Sides::watch([database(SHARED), database(DEDICATED)], hero.id);
         Self { fleet, hero, other, load, sides }
     }
 
@@ -206,52 +203,5 @@ impl Scene {
         let (looks, both) = self.sides.end().await;
         assert!(looks > 20, "the watcher looked only {looks} times");
         assert_eq!(both, 0, "two active sides were seen");
-    }
-}
-
-/// Looks at both fence rows all the time.
-struct Sides {
-    stop: CancellationToken,
-    tasks: TaskTracker,
-    looks: Arc<AtomicU64>,
-    both: Arc<AtomicU64>,
-}
-
-impl Sides {
-    async fn watch(fleet: &Fleet, tenant: Uuid) -> Self {
-        let source = fleet.nodes[SHARED].cluster.inspect().await.expect("connects");
-        let target = fleet.nodes[DEDICATED].cluster.inspect().await.expect("connects");
-        let sides = Self {
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            looks: Arc::default(),
-            both: Arc::default(),
-        };
-        let (stop, looks, both) =
-            (sides.stop.clone(), Arc::clone(&sides.looks), Arc::clone(&sides.both));
-        sides.tasks.spawn(async move {
-            while !stop.is_cancelled() {
-                // The target first: were it active by right, the source had
-                // been closed before, and must be seen closed after.
-                let there = fences(&target).await.unwrap_or_default();
-                let here = fences(&source).await.unwrap_or_default();
-                let active = |state: Option<&String>| state.is_some_and(|state| state == "active");
-                let source_open = here.get(&tenant).is_none_or(|state| state == "active");
-                if active(there.get(&tenant)) && source_open {
-                    both.fetch_add(1, Ordering::Relaxed);
-                }
-                looks.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        });
-        sides.tasks.close();
-        sides
-    }
-
-    /// How often it looked, and how often it saw two active sides.
-    async fn end(self) -> (u64, u64) {
-        self.stop.cancel();
-        self.tasks.wait().await;
-        (self.looks.load(Ordering::Relaxed), self.both.load(Ordering::Relaxed))
     }
 }
