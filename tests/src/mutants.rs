@@ -19,16 +19,19 @@ pub struct Mutant {
     /// The tests of `--test mover` that must go red, by the start of their
     /// names.
     pub red: &'static str,
+    /// What they must say then: red for another reason shows nothing.
+    pub says: &'static str,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 5] = [
+pub const MUTANTS: [Mutant; 7] = [
     Mutant {
         name: "the guard's branch for isolation levels removed",
         file: "agent/src/mover/guard/triggers.rs",
         old: "IF pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN",
         new: "IF true THEN",
         red: "invariants::an_old_snapshot_does_not_write_past_the_switch",
+        says: "refused: ()",
     },
     Mutant {
         name: "the log's delete moved before the target's commit",
@@ -36,6 +39,7 @@ pub const MUTANTS: [Mutant; 5] = [
         old: "self.target.batch(\"COMMIT\").await?;\n        self.run.fail.on(\"between_commits\", self.leg)?;\n        self.source.batch(\"COMMIT\").await?;",
         new: "self.source.batch(\"COMMIT\").await?;\n        self.run.fail.on(\"between_commits\", self.leg)?;\n        self.target.batch(\"COMMIT\").await?;",
         red: "invariants::a_key_is_forgotten_only_after_its_row_is_there",
+        says: "verify: ",
     },
     Mutant {
         name: "the state check dropped from apply",
@@ -43,6 +47,7 @@ pub const MUTANTS: [Mutant; 5] = [
         old: "if rows.len() == 1 { Ok(()) } else { Err(not_waiting(spec, leg)) }",
         new: "if rows.len() <= 1 { Ok(()) } else { Err(not_waiting(spec, leg)) }",
         red: "invariants::nothing_is_applied_to_a_side_that_is_active",
+        says: "refused: ",
     },
     Mutant {
         name: "the STABLE check of a statement's beginning dropped",
@@ -50,6 +55,7 @@ pub const MUTANTS: [Mutant; 5] = [
         old: "head(&name(\"began\"), \"trigger\", \"STABLE\", \"\")",
         new: "head(&name(\"began\"), \"trigger\", \"VOLATILE\", \"\")",
         red: "invariants::a_statement_that_began_before_the_activation_is_refused",
+        says: "refused: ()",
     },
     Mutant {
         name: "the target's commit before 'moved'",
@@ -57,6 +63,23 @@ pub const MUTANTS: [Mutant; 5] = [
         old: "self.run.fail.on(\"after_prepare\", self.leg)?;",
         new: "self.target.batch(\"COMMIT\").await?; self.run.fail.on(\"after_prepare\", self.leg)?;",
         red: "invariants::a_switch_that_stops_leaves_no_two_sides_active",
+        says: "after_prepare",
+    },
+    Mutant {
+        name: "the watcher's look at the source dropped",
+        file: "tests/src/chaos/sides.rs",
+        old: "source: source.is_none_or(|fence| fence.state == \"active\"),",
+        new: "source: source.is_some_and(|_| false),",
+        red: "invariants::two_active_sides_are_seen",
+        says: "two active sides were seen 0 of ",
+    },
+    Mutant {
+        name: "the watcher's second look at the target not compared",
+        file: "tests/src/chaos/sides.rs",
+        old: "Ok(before == after && standing.source && standing.target)",
+        new: "drop(before); Ok(standing.source && standing.target)",
+        red: "invariants::a_tenant_that_goes_back_and_forth_is_not_seen_twice",
+        says: "two active sides were seen",
     },
 ];
 

@@ -15,9 +15,10 @@ pub enum Fail {
     /// Nothing; all there is in a release build.
     #[default]
     Off,
-    /// Once, whatever the `deed` is: `marker` is written first, with the pid,
-    /// and where it exists the point is passed.
-    Marked { deed: Deed, point: String, marker: PathBuf },
+    /// Once at each of the points, whatever the `deed` is: the point's
+    /// [`marker`] in `dir` is written first, with the pid, and where it exists
+    /// the point is passed.
+    Marked { deed: Deed, points: Vec<String>, dir: PathBuf },
     /// The step stops with an error at the point, once, leaving everything as
     /// it is: for tests within one process.
     Stop { point: String, done: AtomicBool },
@@ -31,12 +32,18 @@ pub enum Deed {
     /// The step fails.
     Error,
     /// It stands still until a file called after the marker, with
-    /// [`RELEASED`] behind, exists.
+    /// [`RELEASED`] behind, exists, or the marker is gone.
     Hold,
 }
 
 /// What a marker is called before the point's name.
 pub const MARKER: &str = "failed-at-";
+
+/// The file in `dir` that says that `point` was met.
+pub fn marker(dir: &Path, point: &str) -> PathBuf {
+    dir.join(format!("{MARKER}{point}"))
+}
+
 /// The end of the name of the file that lets a held mover go on.
 pub const RELEASED: &str = ".released";
 
@@ -93,23 +100,24 @@ pub fn points(step: Step) -> &'static [&'static str] {
 }
 
 impl Fail {
-    /// `WEBHOST_FAIL_AT`, in debug builds: a point's name, or `error:` or
-    /// `hold:` and a name; `marker_dir` outlives the process.
+    /// `WEBHOST_FAIL_AT`, in debug builds: a point's name or several with
+    /// commas between, behind `error:` or `hold:` or nothing; `marker_dir`
+    /// outlives the process.
     pub fn from_environment(marker_dir: &Path) -> Self {
         if !cfg!(debug_assertions) {
             return Self::Off;
         }
         let Ok(wish) = std::env::var("WEBHOST_FAIL_AT") else { return Self::Off };
-        let (deed, point) = match wish.split_once(':') {
-            Some(("error", point)) => (Deed::Error, point),
-            Some(("hold", point)) => (Deed::Hold, point),
+        let (deed, points) = match wish.split_once(':') {
+            Some(("error", points)) => (Deed::Error, points),
+            Some(("hold", points)) => (Deed::Hold, points),
             Some(_) | None => (Deed::Kill, wish.as_str()),
         };
-        if point.is_empty() {
+        if points.is_empty() {
             return Self::Off;
         }
-        let marker = marker_dir.join(format!("{MARKER}{point}"));
-        Self::Marked { deed, point: point.into(), marker }
+        let points = points.split(',').map(str::to_owned).collect();
+        Self::Marked { deed, points, dir: marker_dir.into() }
     }
 
     /// Stops once at `point`.
@@ -156,10 +164,13 @@ impl Fail {
             Self::Stop { point, done } if point == here && !done.swap(true, Ordering::Relaxed) => {
                 Err(MoveError::FailPoint(here))
             }
-            Self::Marked { deed, point, marker } if point == here && !marker.exists() => {
+            Self::Marked { deed, points, dir }
+                if points.iter().any(|point| point == here) && !marker(dir, here).exists() =>
+            {
+                let marker = marker(dir, here);
                 // A marker that can't be written would stop every restart.
                 let pid = std::process::id().to_string();
-                if std::fs::write(marker, pid).is_ok() {
+                if std::fs::write(&marker, pid).is_ok() {
                     match deed {
                         Deed::Error => {}
                         Deed::Kill => {
@@ -169,7 +180,7 @@ impl Fail {
                             );
                         }
                         Deed::Hold => {
-                            hold(marker);
+                            hold(&marker);
                             return Ok(());
                         }
                     }
@@ -181,13 +192,14 @@ impl Fail {
     }
 }
 
-/// The process's other threads keep its connections alive meanwhile.
+/// The process's other threads keep its connections alive meanwhile. A test
+/// that failed took the marker's directory along: nobody will release it.
 fn hold(marker: &Path) {
     let mut released = marker.as_os_str().to_owned();
     released.push(RELEASED);
     // A channel that nobody sends on: its timeout is the pause between looks.
     let (_nobody, wait) = std::sync::mpsc::channel::<()>();
-    while !Path::new(&released).exists() {
+    while !Path::new(&released).exists() && marker.exists() {
         let _timed_out = wait.recv_timeout(Duration::from_millis(1));
     }
 }
@@ -208,12 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn a_point_fails_once() {
+    fn each_point_fails_once() {
         let dir = tempfile::tempdir().expect("a directory");
-        let marker = dir.path().join("marker");
-        let fail = Fail::Marked { deed: Deed::Error, point: "mid_copy".into(), marker };
-        assert!(fail.point("mid_drain").is_ok());
-        assert!(fail.point("mid_copy").is_err());
-        assert!(fail.point("mid_copy").is_ok());
+        let points = ["mid_copy", "mid_drain"].map(str::to_owned).into();
+        let fail = Fail::Marked { deed: Deed::Error, points, dir: dir.path().into() };
+        assert!(fail.point("mid_verify").is_ok());
+        for point in ["mid_copy", "mid_drain"] {
+            assert!(fail.point(point).is_err());
+            assert!(fail.point(point).is_ok());
+        }
     }
 }

@@ -113,11 +113,16 @@ impl Sides {
         Self { stop, looks, both, watcher }
     }
 
-    /// How often it looked, and how often it saw two active sides.
+    /// How often it looked so far, and how often it saw two active sides.
+    pub fn seen(&self) -> (u64, u64) {
+        (self.looks.load(Ordering::SeqCst), self.both.load(Ordering::SeqCst))
+    }
+
+    /// The last look; answers as [`Sides::seen`].
     pub async fn end(mut self) -> (u64, u64) {
         self.stop.cancel();
         while self.watcher.join_next().await.is_some() {}
-        (self.looks.load(Ordering::Relaxed), self.both.load(Ordering::Relaxed))
+        self.seen()
     }
 }
 
@@ -139,8 +144,9 @@ async fn watch(
         // Until a server dies, and the sessions with it.
         while !stop.is_cancelled() {
             let Ok(seen) = both_active(&source, &target, tenant).await else { break };
-            looks.fetch_add(1, Ordering::Relaxed);
-            both.fetch_add(u64::from(seen), Ordering::Relaxed);
+            // Whoever has seen the look sees what it saw.
+            both.fetch_add(u64::from(seen), Ordering::SeqCst);
+            looks.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(pause).await;
         }
     }
