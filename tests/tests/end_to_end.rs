@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use stage::{DEDICATED, SHARED, Scene, serial};
+use webhost_coordinator::moves::state::Step;
+use webhost_tests::chaos::actors::{Actor, Walks, When};
 use webhost_tests::demo::{town, watch};
 use webhost_tests::harness::api::wait_for;
 use webhost_tests::harness::fleet::items;
@@ -148,4 +150,55 @@ async fn the_coordinator_killed_in_the_cut_over() {
     let ended = scene.ended(&id).await;
     assert_eq!(ended["state"], "kept", "{ended}");
     scene.finish(DEDICATED).await;
+}
+
+/// Agent and mover are gone, nobody serves the tenant, and the agent doesn't
+/// come back: the operator's command ends the switch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_settles_a_switch_without_an_agent() {
+    let _alone = serial().await;
+    let mut scene = Scene::start(3_000, 0).await;
+    scene.restart_agent_with(&[("WEBHOST_FAIL_AT", "hold:after_moved")]).await;
+    let id = scene.begin().await;
+    scene.moved().await;
+    let moves = async |scene: &Scene, arguments: &[&str], code: i32| {
+        let all = [&["moves"], arguments].concat();
+        scene.fleet.agent_cli(SHARED, &all, &[code]).await.expect("that exit code")
+    };
+    let listed = moves(&scene, &["list"], 0).await;
+    assert!(listed.starts_with(&format!("move {id} of tenant {}", scene.hero.id)), "{listed}");
+    assert!(listed.trim_end().ends_with("last step cut over"), "{listed}");
+    // Two of them would work on one move.
+    assert_eq!(moves(&scene, &["recover"], 2).await, "", "refused while the agent runs");
+    scene.fleet.kill_agent(SHARED);
+    let nobody = "00000000-0000-0000-0000-000000000000";
+    assert_eq!(moves(&scene, &["recover", nobody], 2).await, "", "there is no such move");
+    let settled = moves(&scene, &["recover", &id], 0).await;
+    assert!(settled.trim_end().ends_with(": served by the target"), "{settled}");
+    scene.active_on_target().await;
+    scene.still_writes().await;
+    // What is switched can't be undone, by nobody.
+    let undone = moves(&scene, &["recover", &id, "--undo"], 1).await;
+    assert!(undone.contains("it was switched and can't be undone"), "{undone}");
+    scene.fleet.start_agent(SHARED).expect("starts");
+    let ended = scene.ended(&id).await;
+    assert_eq!(ended["state"], "kept", "{ended}");
+    scene.finish(DEDICATED).await;
+}
+
+/// Coordinator, source's agent and target's agent in turn, before each step
+/// of a move there and back; `make chaos` kills each of them before, in and
+/// after each step.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_killed_before_each_step_there_and_back() {
+    let _alone = serial().await;
+    let mut walks = Walks::start().await.expect("a fleet");
+    let turn = |number| Actor::ALL[number % Actor::ALL.len()];
+    let deaths = walks.walk(When::Before, turn).await.expect("there and back");
+    assert!(deaths.iter().map(|death| death.step).eq(Step::ALL), "{deaths:?}");
+    for actor in Actor::ALL {
+        assert!(deaths.iter().any(|death| death.actor == actor), "{actor:?}");
+    }
+    let found = walks.finish().await.expect("nothing is lost");
+    assert!(found.rows_found > 0, "{found:?}");
 }

@@ -9,9 +9,12 @@
 //! sides active; one of them within moments of the fault's end (measured); the
 //! model exact; the other tenants' rows untouched; no object left behind.
 //!
+//! [`actors`] does the same to whole programs: coordinator and both agents.
+//!
 //! The steps and points come from `mover::fail::points`, whose match is
 //! exhaustive: a step that is added to the mover is in the matrix by that.
 
+pub mod actors;
 mod case;
 mod leftovers;
 mod play;

@@ -368,12 +368,24 @@ impl Fleet {
     /// # Errors
     /// When it fails otherwise than by telling of a degraded agent.
     pub async fn agent_status(&self, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        // 1 says that the agent is degraded: an answer, too.
+        self.agent_cli(name, &[&["status"], arguments].concat(), &[0, 1]).await
+    }
+
+    /// Runs a command of `webhost-agent` on a node; answers its standard output.
+    ///
+    /// # Errors
+    /// When it ends with another exit code than the `good` ones.
+    pub async fn agent_cli(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        good: &[i32],
+    ) -> anyhow::Result<String> {
         let node = self.nodes.get(name).with_context(|| format!("no node {name}"))?;
         let config = node.config.display().to_string();
-        let mut all = vec!["status", "--config", &config];
-        all.extend(arguments);
-        // 1 says that the agent is degraded: an answer, too.
-        run_with(&program("webhost-agent")?, &all, "", &[0, 1]).await
+        let all = [arguments, &["--config", &config]].concat();
+        run_with(&program("webhost-agent")?, &all, "", good).await
     }
 
     /// The agent's pid, for looking at its costs.
