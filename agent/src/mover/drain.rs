@@ -71,7 +71,7 @@ pub struct Drain<'a> {
     given: BTreeSet<usize>,
     /// Whether the source has its table of taken keys.
     taken: bool,
-    /// Whether the log was longer than a small batch when the last one came.
+    /// Whether the log was too long for a steady trickle at the last batch.
     long: bool,
     keys: u64,
     vacuumed: u64,
@@ -190,7 +190,7 @@ impl<'a> Drain<'a> {
         let mut in_bulk = 0;
         self.long = false;
         while let Some(bulk) = self.run.tuning.drain_bulk
-            && self.is_long().await?
+            && self.is_longer(self.run.tuning.drain_batch).await?
         {
             all += match self.attempt(Some(bulk), Mode::Update, true).await {
                 Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
@@ -215,6 +215,10 @@ impl<'a> Drain<'a> {
             }
             other => other?,
         };
+        // A batch that took all it might says nothing of what it left.
+        if limit.is_some() && self.run.tuning.drain_bulk.is_none() {
+            self.long = self.is_longer(STEADY.1.cast_signed()).await?;
+        }
         Ok(all + last)
     }
 

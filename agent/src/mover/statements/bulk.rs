@@ -109,34 +109,55 @@ impl TableSql<'_> {
         format!("COPY {} FROM STDIN (FORMAT {})", given(number), self.format())
     }
 
-    /// Brings the table up to date with what was given, as the statements for
-    /// single keys do.
-    pub fn apply_given(&self, number: usize, mode: Mode) -> String {
+    /// How many of the given keys have a row, and how many have none.
+    pub fn count_given(&self, number: usize) -> String {
+        format!(
+            "SELECT count(*) FILTER (WHERE {HERE}), count(*) FILTER (WHERE NOT {HERE}) FROM {}",
+            given(number)
+        )
+    }
+
+    /// Deletes the given keys, as the statements for single keys do: those
+    /// without a row, or all.
+    pub fn delete_given(&self, number: usize, mode: Mode) -> String {
         let (name, given, same) = (&self.table.name, given(number), self.of_given());
         let gone = match mode {
             Mode::Update => format!("NOT g.{HERE} AND "),
             Mode::Replace => String::new(),
         };
-        let mut text = self.delete_below(&given, &same);
-        text.push_str(&format!("DELETE FROM {name} AS x USING {given} AS g WHERE {gone}{same}; "));
+        let below = self.delete_below(&given, &same);
+        format!("{below}DELETE FROM {name} AS x USING {given} AS g WHERE {gone}{same}")
+    }
+
+    /// Updates what is there to the given rows. None where a row is its key.
+    pub fn update_given(&self, number: usize) -> Option<String> {
         let set: Vec<String> =
             self.updated().map(|column| format!("{column} = g.{column}")).collect();
-        if mode == Mode::Update && !set.is_empty() {
-            text.push_str(&format!(
-                "UPDATE {name} AS x SET {} FROM {given} AS g WHERE g.{HERE} AND {same}; ",
-                set.join(", ")
-            ));
-        }
+        (!set.is_empty()).then(|| {
+            format!(
+                "UPDATE {} AS x SET {} FROM {} AS g WHERE g.{HERE} AND {}",
+                self.table.name,
+                set.join(", "),
+                given(number),
+                self.of_given()
+            )
+        })
+    }
+
+    /// Inserts the given rows that are not there.
+    pub fn insert_given(&self, number: usize) -> String {
+        let name = &self.table.name;
         let columns = self.table.copied();
         let values: Vec<String> = columns.iter().map(|name| format!("g.{name}")).collect();
-        text.push_str(&format!(
-            "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {given} AS g \
-             WHERE g.{HERE} AND {} AND NOT EXISTS (SELECT 1 FROM {name} AS x WHERE {same})",
+        format!(
+            "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS g \
+             WHERE g.{HERE} AND {} AND NOT EXISTS (SELECT 1 FROM {name} AS x WHERE {})",
             columns.join(", "),
             values.join(", "),
+            given(number),
             self.table.membership.is_tenants(&of("g"), &self.tenant),
-        ));
-        text
+            self.of_given()
+        )
     }
 
     /// Deletes what belongs to the tenant through rows that go for good.
