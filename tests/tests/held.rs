@@ -65,6 +65,57 @@ async fn a_move_under_load_shows_no_client_an_error() {
     }
 }
 
+/// What the clients felt between two moments.
+fn felt(what: &str, seen: &Seen, from: Duration, to: Duration) {
+    let mut took: Vec<Duration> = seen
+        .samples
+        .iter()
+        .filter(|sample| matches!(sample.kind, Kind::Upload | Kind::List))
+        .filter(|sample| sample.began <= to && sample.began + sample.took >= from)
+        .map(|sample| sample.took)
+        .collect();
+    took.sort_unstable();
+    let at = |part: usize| took.get(took.len() * part / 100).or(took.last()).copied();
+    eprintln!(
+        "{what}: {} uploads and lists, p50 {:?}, p95 {:?}, longest {:?}",
+        took.len(),
+        at(50).unwrap_or_default(),
+        at(95).unwrap_or_default(),
+        took.last().copied().unwrap_or_default()
+    );
+}
+
+/// There and back under load: clients that never repeat a request see no error
+/// either way, and what they wrote at the new place comes home.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_roll_back_under_load_shows_no_client_an_error() {
+    let _alone = ALONE.lock().await;
+    let stage = Stage::start(Options::throwaway(), &[]).await.expect("a stage");
+    let clients = clients(&stage, 4, true);
+    served(&clients, 100).await;
+    let began = clients.now();
+    let id = stage.begin().await.expect("a move begins");
+    stage.switched(&id).await.expect("is switched");
+    let switched = clients.now();
+    served(&clients, 200).await;
+    let there = clients.now();
+    let written_there = clients.seen().written.len();
+    stage.roll_back(&id).await.expect("is rolled back");
+    let back = clients.now();
+    // Long enough for the downloads that began before to end.
+    served(&clients, 400).await;
+    let seen = clients.stop().await;
+    felt("before", &seen, Duration::ZERO, began);
+    felt("move", &seen, began, switched);
+    felt("way back open", &seen, switched, there);
+    felt("roll back", &seen, there, back);
+    assert!(seen.errors.is_empty(), "{:#?}\n{}", seen.errors, stage.fleet.logs(30));
+    assert!(seen.written.len() > written_there, "the clients write on at home");
+    assert!(seen.told >= 6, "each WebSocket is told to come again, both ways: {}", seen.told);
+    let found = stage.found(SHARED, &seen.written).await.expect("rows");
+    assert_eq!(found, seen.written.len(), "everything acknowledged is at home");
+}
+
 /// Dies once with the requests parked: they go on, and nobody sees an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mover_that_dies_with_requests_parked_shows_no_client_an_error() {

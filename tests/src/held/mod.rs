@@ -115,6 +115,22 @@ impl Stage {
         .with_context(|| self.fleet.logs(30))
     }
 
+    /// An operator rolls a switched move back; waits until the coordinator
+    /// knows that the tenant is home.
+    ///
+    /// # Errors
+    /// With the agents' logs, when it doesn't come home in time.
+    pub async fn roll_back(&self, id: &str) -> anyhow::Result<()> {
+        self.reaches(id, "way_back").await?;
+        let why = json!({ "reason": "the clients' test goes back" });
+        self.fleet.api.post(&format!("/api/moves/{id}/roll-back"), &why).await?;
+        // What is kept then is the copy on the other node.
+        self.reaches(id, "kept").await.with_context(|| self.fleet.logs(30))?;
+        let place = self.fleet.api.get(&format!("/api/tenants/{}/place", self.tenant.id)).await?;
+        anyhow::ensure!(place["node"] == SHARED, "rolled back, the tenant lives at {place}");
+        Ok(())
+    }
+
     /// Waits until a move is in `state`.
     ///
     /// # Errors
