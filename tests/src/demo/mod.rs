@@ -3,10 +3,12 @@
 //!
 //! Nothing here tells the coordinator what to do: it signs tenants up, lets
 //! devices and people use them, and watches. The decision comes from what the
-//! agents report. [`story`] is the plot, [`town`] the tenants in it,
-//! [`watch`] looks at the move, [`summary`] reckons up at the end.
+//! agents report. Only at the end an operator wants the tenant back, and says
+//! so. [`story`] is the plot, [`town`] the tenants in it, [`watch`] looks at
+//! the move, [`roll_back`] is the operator, [`summary`] reckons up.
 
 pub mod costs;
+pub mod roll_back;
 pub mod story;
 pub mod summary;
 pub mod timeline;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use webhost_coordinator::embedded::Options;
 
 use super::costs::{Look, look};
+use super::roll_back::{self, RolledBack};
 use super::summary::{Costs, Decision, Move, Summary};
 use super::timeline::Timeline;
 use super::town::{self, READING, Tenant};
@@ -40,6 +41,8 @@ const BOUGHT: usize = 13;
 const CONTAINERS: usize = 3;
 /// The seeds' limit of a mean response.
 const SLOW_MS: f64 = 200.0;
+/// How long the way back is open: until the demo goes it.
+const WAY_BACK_S: u64 = 3600;
 /// How long the old copy is kept: longer than the demo takes.
 const KEEP_S: u64 = 3600;
 const LONG: Duration = Duration::from_secs(90);
@@ -70,7 +73,7 @@ pub async fn play(
         report_interval_ms: 1000,
         usage_window_s: 15,
         min_gap_s: 5,
-        way_back_s: 0,
+        way_back_s: WAY_BACK_S,
         keep_old_copy_s: KEEP_S,
         max_customers: SLOTS,
         log: "info",
@@ -130,17 +133,25 @@ async fn act(
     // Costs are taken before the move: the mover is a process of its own, and
     // what the agent costs every day is the question.
     let (agent, coordinator) = costs.end(fleet, &source)?;
-    let ended = watch::follow(api, timeline, &id, LONG).await?;
-    // The way after the cut-over is watched for a while, too.
+    let mut told = 0;
+    let moved = watch::follow(api, timeline, &id, &mut told, "way_back", LONG).await?;
+    // What comes after a switch is watched for a while, too.
     tokio::time::sleep(Duration::from_secs(5)).await;
+    let homes = town::homes(api, &tenants).await?;
+    let target = homes.get(&hero.id).context("Nordwind's home")?.clone();
+    timeline.say("demo", &format!("an operator wants {} back on {source}", hero.name));
+    let back = roll_back::play(timeline, fleet, &id, &mut told).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let devices_for = devices_since.elapsed().as_secs_f64();
     let ledger = load.stop(Duration::from_secs(10)).await;
     anyhow::ensure!(ledger.refused.is_empty(), "refused for good: {:?}", ledger.refused);
     timeline.say("demo", "the load has ended; every acknowledged row is looked for");
     let homes = town::homes(api, &tenants).await?;
-    let target = homes.get(&hero.id).context("Nordwind's home")?.clone();
+    let home = homes.get(&hero.id).context("Nordwind's home")?.clone();
+    anyhow::ensure!(home == source, "{} was rolled back and lives on {home}", hero.name);
     let rows = reckon(&ledger, &homes, &fleet.clusters()).await?;
     let pause = pause(&ledger.uploads, hero.id, &target);
+    let felt = roll_back::felt(&ledger.uploads, hero.id, pause.as_ref(), &home);
     Ok(Summary {
         tenants: tenants.len(),
         nodes: fleet.nodes.len(),
@@ -148,7 +159,8 @@ async fn act(
         containers_why: engine.err(),
         reports: reports(fleet).await?,
         decision,
-        moved: Move::read(&ended, source, target, pause.as_ref()),
+        moved: Move::read(&moved, source, target, pause.as_ref()),
+        rolled_back: RolledBack::read(&back, home, felt.as_ref()),
         rows,
         load_rows_per_second: (ledger.uploads.len() as f64 / devices_for * 10.0).round() / 10.0,
         agent,

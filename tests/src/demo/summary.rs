@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::roll_back::RolledBack;
 use super::timeline::Timeline;
 use crate::load::audit::Reckoning;
 use crate::load::pause::Pause;
@@ -24,6 +25,7 @@ pub struct Summary {
     pub decision: Decision,
     #[serde(rename = "move")]
     pub moved: Move,
+    pub rolled_back: RolledBack,
     #[serde(flatten)]
     pub rows: Reckoning,
     pub load_rows_per_second: f64,
@@ -121,11 +123,14 @@ impl Summary {
     /// With every reason.
     pub fn verdict(&self) -> Result<(), String> {
         let mut wrong = Vec::new();
-        if self.moved.state != "kept" {
-            wrong.push(format!("the move ended as {:?}", self.moved.state));
+        if self.moved.state != "way_back" {
+            wrong.push(format!("the move came to {:?}", self.moved.state));
         }
-        if self.moved.pause_devices == 0 {
-            wrong.push("no device wrote around the cut-over".to_owned());
+        if self.rolled_back.state != "kept" {
+            wrong.push(format!("the roll back ended as {:?}", self.rolled_back.state));
+        }
+        if self.moved.pause_devices == 0 || self.rolled_back.pause_devices == 0 {
+            wrong.push("no device wrote around a switch".to_owned());
         }
         if !self.rows.clean() {
             wrong.push(format!("the rows don't add up: {}", self.rows.troubles.join("; ")));
@@ -154,7 +159,7 @@ impl Summary {
             Some(why) => format!("0 with a container of their own ({why})"),
             None => format!("{} with a container of their own", self.containers),
         };
-        let (d, m, r) = (&self.decision, &self.moved, &self.rows);
+        let (d, m, b, r) = (&self.decision, &self.moved, &self.rolled_back, &self.rows);
         let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let lines = [
             ("tenants", format!("{} on {} nodes, {containers}", self.tenants, self.nodes)),
@@ -175,10 +180,9 @@ impl Summary {
             (
                 "move",
                 format!(
-                    "{} to {}, {} in {:.1} s: {} rows copied in {:.1} s, {} keys drained, {} rows compared",
+                    "{} to {}, switched in {:.1} s: {} rows copied in {:.1} s, {} keys drained, {} rows compared",
                     m.source,
                     m.target,
-                    m.state,
                     ms(Duration::from_millis(m.duration_ms)) / 1000.0,
                     m.rows,
                     m.copy_seconds,
@@ -198,6 +202,13 @@ impl Summary {
                 format!(
                     "the ten seconds before: p50 {} ms, max {} ms an upload",
                     m.usual_ms_p50, m.usual_ms_max
+                ),
+            ),
+            (
+                "roll back",
+                format!(
+                    "to {}: worst upload around the switch: p50 {} ms, max {} ms over {} devices; fenced for {} ms",
+                    b.to, b.pause_ms_p50, b.pause_ms_max, b.pause_devices, b.fence_ms
                 ),
             ),
             (

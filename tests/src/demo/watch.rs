@@ -45,28 +45,29 @@ pub fn settled(row: &Value) -> bool {
     ended(row) || row["state"] == "kept"
 }
 
-/// Tells of the move as it goes, until it ends or only keeps its old copy.
-/// Answers its last state.
+/// Tells of the move as it goes, from the event after those that were `told`,
+/// until it ends or comes to `rest`. Answers its last state.
 ///
 /// # Errors
-/// When it doesn't end within `limit`.
+/// When it doesn't come there within `limit`.
 pub async fn follow(
     api: &Api,
     timeline: &Timeline,
     id: &str,
+    told: &mut usize,
+    rest: &str,
     limit: Duration,
 ) -> anyhow::Result<Value> {
-    let mut told = 0;
-    wait_for("the move's end", limit, async || {
+    wait_for(rest, limit, async || {
         let row = get(api, id).await?;
         let events = row["events"].as_array().cloned().unwrap_or_default();
-        for event in events.iter().skip(told) {
+        for event in events.iter().skip(*told) {
             let state = event["state"].as_str().unwrap_or_default();
             let message = event["message"].as_str().unwrap_or_default();
             timeline.say("move", &format!("{state}: {message}"));
         }
-        told = told.max(events.len());
-        if settled(&row) {
+        *told = events.len().max(*told);
+        if ended(&row) || row["state"] == rest {
             return Ok(Some(row));
         }
         if row["state"] == "copy" {
