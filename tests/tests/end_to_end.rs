@@ -5,6 +5,7 @@
 //! rows again and again, and at the end every acknowledged row is looked for.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what an operator sees is shown with --nocapture")]
 
 #[path = "end_to_end/stage.rs"]
 mod stage;
@@ -18,6 +19,7 @@ use webhost_tests::chaos::actors::{Actor, Walks, When};
 use webhost_tests::demo::{town, watch};
 use webhost_tests::harness::api::wait_for;
 use webhost_tests::harness::fleet::items;
+use webhost_tests::schema;
 
 /// A generous end for what must happen on a busy machine.
 const LONG: Duration = Duration::from_secs(90);
@@ -150,6 +152,30 @@ async fn the_coordinator_killed_in_the_cut_over() {
     let ended = scene.ended(&id).await;
     assert_eq!(ended["state"], "kept", "{ended}");
     scene.finish(DEDICATED).await;
+}
+
+/// What an operator sees of a move that would be refused: the table by its
+/// name, why, and what to do; and nothing is left of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preflight_that_fails_says_what_to_do() {
+    let _alone = serial().await;
+    let scene = Scene::start(500, 0).await;
+    let owner = scene.fleet.nodes[SHARED].cluster.session(schema::APP).await.expect("connects");
+    owner
+        .batch_execute("create table notes (customer_id uuid not null, note text)")
+        .await
+        .expect("creates a table without a primary key");
+    let asked = ["move", "preflight", &scene.hero.slug, "--kind", "upgrade"];
+    let told = scene.fleet.coordinator_cli(&asked).await.expect_err("it fails").to_string();
+    println!("{told}");
+    for part in ["public.notes", "what to do: ", "refused: ", "a move would be refused"] {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+    owner.batch_execute("drop table notes").await.expect("drops it");
+    let told = scene.fleet.coordinator_cli(&asked).await.expect("it passes");
+    println!("{told}");
+    assert!(told.contains("the preflight passes; nothing was changed"), "{told}");
+    scene.finish(SHARED).await;
 }
 
 /// Agent and mover are gone, nobody serves the tenant, and the agent doesn't
