@@ -246,16 +246,10 @@ impl Walks {
         if let Some(held) = held {
             std::fs::write(format!("{}{RELEASED}", held.display()), "")?;
         }
-        match actor {
-            Actor::Coordinator => self.fleet.start_coordinator().await?,
-            Actor::SourceAgent => self.fleet.start_agent(SHARED)?,
-            Actor::TargetAgent => self.fleet.start_agent(DEDICATED)?,
-        }
-        if at == Moment::TargetAway && actor != Actor::TargetAgent {
-            self.fleet.start_agent(DEDICATED)?;
-        }
-        self.served().await?;
-        Ok(dead.elapsed())
+        // The tenant is not to wait for the dead.
+        let (started, served) = tokio::join!(start(&mut self.fleet, actor, at), served(&self.load));
+        started?;
+        Ok(served?.duration_since(dead))
     }
 
     /// Both agents' movers stand still wherever `when` says.
@@ -310,13 +304,6 @@ impl Walks {
         asked.await
     }
 
-    /// Waits until the tenant's devices are acknowledged again.
-    async fn served(&self) -> anyhow::Result<()> {
-        let count = || self.load.world().ledger.snapshot().uploads.len();
-        let before = count();
-        wait_for("uploads", LONG, async || Ok((count() >= before + UPLOADS).then_some(()))).await
-    }
-
     /// Ends the load and reckons: everything acknowledged is found at home, and
     /// never were two sides active.
     ///
@@ -334,6 +321,27 @@ impl Walks {
         ensure!(both == 0, "two active sides were seen {both} of {looks} times");
         Ok(found)
     }
+}
+
+/// Starts who died, and the target's agent where it was kept away.
+async fn start(fleet: &mut Fleet, actor: Actor, at: Moment) -> anyhow::Result<()> {
+    match actor {
+        Actor::Coordinator => fleet.start_coordinator().await?,
+        Actor::SourceAgent => fleet.start_agent(SHARED)?,
+        Actor::TargetAgent => fleet.start_agent(DEDICATED)?,
+    }
+    if at == Moment::TargetAway && actor != Actor::TargetAgent {
+        fleet.start_agent(DEDICATED)?;
+    }
+    Ok(())
+}
+
+/// Waits until the tenant's devices are acknowledged again; answers when.
+async fn served(load: &Load) -> anyhow::Result<Instant> {
+    let count = || load.world().ledger.snapshot().uploads.len();
+    let before = count();
+    wait_for("uploads", LONG, async || Ok((count() >= before + UPLOADS).then_some(Instant::now())))
+        .await
 }
 
 #[cfg(test)]
