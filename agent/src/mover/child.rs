@@ -17,7 +17,7 @@ use super::catalog::Rules;
 use super::connect::Endpoint;
 use super::error::{Kind, MoveError, Side};
 use super::fail::Fail;
-use super::requests::{Agent, PARKED, Requests};
+use super::requests::{ALIVE_EVERY, Agent, PARKED, Requests, Word};
 use super::run::{Run, Tuning};
 use super::spec::{Done, Progress, Spec, Step};
 use super::tunnel::{Through, TunnelIdentity};
@@ -102,7 +102,15 @@ fn source() -> Side {
     Side::Source
 }
 
-/// What a child says, one a line.
+/// One line of a child's output.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Said {
+    Line(Line),
+    Word(Word),
+}
+
+/// What a child says of its step, one a line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
@@ -166,6 +174,8 @@ pub async fn run(
         Err(other) => return Err(other),
     };
     let mut progress = run.progress.subscribe();
+    // Said between the polls of the work, so that work which blocks shows.
+    let mut alive = tokio::time::interval(ALIVE_EVERY);
     while let Some(line) = lines.next_line().await? {
         let step: Step = serde_json::from_str(&line).map_err(ChildError::Step)?;
         let mut work = std::pin::pin!(run.step(step));
@@ -185,7 +195,8 @@ pub async fn run(
                     Some(PARKED) => agent.answered(),
                     // One step at a time: anything else is the end.
                     Some(_) | None => return Ok(()),
-                }
+                },
+                _ = alive.tick() => say(&mut output, &Word::Alive).await?,
             }
         };
         // What was said last comes before the answer.

@@ -23,6 +23,13 @@ pub trait Requests: Send + Sync + 'static {
 
     /// Requests go on, to the side that serves the tenant.
     fn release(&self, serving: Serving);
+
+    /// The tenant's writers wait from now on, until [`Requests::off_fence`].
+    /// Whoever watches over this mover gives it a bounded time.
+    fn at_fence(&self) {}
+
+    /// They don't wait for this mover any more.
+    fn off_fence(&self) {}
 }
 
 /// Nobody does.
@@ -34,14 +41,22 @@ impl Requests for Nobody {
     fn release(&self, _serving: Serving) {}
 }
 
-/// What a child asks of its agent, one a line.
+/// What a child tells or asks its agent, one a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Word {
     /// Answered by [`PARKED`] on the child's input.
     Park,
     Release(Serving),
+    /// It neither stands still nor hangs.
+    Alive,
+    /// Writers wait for it now, and not any more.
+    AtFence,
+    OffFence,
 }
+
+/// How often a child says [`Word::Alive`] while a step runs.
+pub(super) const ALIVE_EVERY: Duration = Duration::from_millis(500);
 
 /// The line that answers [`Word::Park`].
 pub const PARKED: &str = "\"parked\"";
@@ -86,6 +101,14 @@ impl Requests for Agent {
 
     fn release(&self, serving: Serving) {
         self.say(Word::Release(serving));
+    }
+
+    fn at_fence(&self) {
+        self.say(Word::AtFence);
+    }
+
+    fn off_fence(&self) {
+        self.say(Word::OffFence);
     }
 }
 

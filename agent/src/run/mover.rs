@@ -15,7 +15,7 @@ use crate::hold::moves::Untouched;
 use crate::identity::StoredIdentity;
 use crate::mover::child::Login;
 use crate::mover::spec::Secret;
-use crate::mover::supervisor::{Identify, MoveStatus, Setup, Supervisor, Way};
+use crate::mover::supervisor::{Identify, MoveStatus, Patience, Setup, Supervisor, Way};
 use crate::mover::tunnel::{Behind, Database, Tickets, TunnelIdentity, serve};
 use crate::status::board::Board;
 use crate::status::document::Move;
@@ -87,6 +87,7 @@ pub(super) fn setup(
         tickets,
         copy_part_pages: None,
         copy_streams: config.moves.copy_streams,
+        patience: Patience::default(),
         shutdown: CancellationToken::new(),
     })
 }

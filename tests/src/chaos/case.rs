@@ -17,6 +17,8 @@ pub enum Fault {
     MoverKilled,
     /// The mover's process stands still for longer than the fence allows.
     MoverFrozen,
+    /// It stands still and never goes on.
+    MoverFrozenForGood,
     /// The agent dies, and its mover with it; another is started.
     AgentKilled,
     /// The source's PostgreSQL dies at once and recovers.
@@ -33,12 +35,13 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Error,
         Self::Twice,
         Self::AskedAgain,
         Self::MoverKilled,
         Self::MoverFrozen,
+        Self::MoverFrozenForGood,
         Self::AgentKilled,
         Self::SourceCrashed,
         Self::TargetCrashed,
@@ -54,6 +57,7 @@ impl Fault {
             Self::AskedAgain => "asked again",
             Self::MoverKilled => "mover killed",
             Self::MoverFrozen => "mover frozen",
+            Self::MoverFrozenForGood => "mover frozen for good",
             Self::AgentKilled => "agent killed",
             Self::SourceCrashed => "source crashed",
             Self::TargetCrashed => "target crashed",
@@ -71,6 +75,7 @@ impl Fault {
             Self::MoverKilled => Some(""),
             Self::AskedAgain
             | Self::MoverFrozen
+            | Self::MoverFrozenForGood
             | Self::AgentKilled
             | Self::SourceCrashed
             | Self::TargetCrashed
@@ -128,6 +133,14 @@ pub fn bounded() -> Vec<Case> {
         [Fault::MoverKilled, Fault::AgentKilled, Fault::SourceCrashed, Fault::TargetCrashed]
     {
         cases.push(Case { step: Step::CutOver, point: "after_moved", fault });
+    }
+    // Frozen while writers wait, on both sides of the point of no return.
+    for (step, point) in [
+        (Step::CutOver, "after_take"),
+        (Step::CutOver, "after_moved"),
+        (Step::RollBack, "back_after_moved"),
+    ] {
+        cases.push(Case { step, point, fault: Fault::MoverFrozenForGood });
     }
     cases
 }

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use webhost_agent::command::Handler;
 use webhost_agent::mover::child::Login;
 use webhost_agent::mover::fail::{MARKER, RELEASED};
 use webhost_agent::mover::spec::{Spec, Step};
-use webhost_agent::mover::supervisor::Supervisor;
+use webhost_agent::mover::supervisor::{Patience, Supervisor};
 use webhost_proto::wire::{FailureKind, command_reply::Outcome};
 
 use super::case::{Case, Fault};
@@ -128,7 +129,8 @@ impl<'a> Cast<'a> {
             (Step::Recover, _) => Some(format!("hold:{BEFORE_RECOVERY}")),
             (_, deed) => deed.map(|deed| format!("{deed}{}", case.point)),
         };
-        let (supervisor, dies) = load(stage, world, &spec, dir.path(), &relay, fail_at.as_deref())?;
+        let (supervisor, dies) =
+            load(stage, world, &spec, dir.path(), &relay, fail_at.as_deref(), case.fault)?;
         Ok(Self {
             stage,
             world,
@@ -269,17 +271,24 @@ impl<'a> Cast<'a> {
                 }
             }
             Fault::MoverFrozen => {
-                let pid = std::fs::read_to_string(marker)?;
-                let pid = pid
-                    .trim()
-                    .parse()
-                    .ok()
-                    .and_then(rustix::process::Pid::from_raw)
-                    .with_context(|| format!("the marker holds {pid:?}"))?;
-                rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+                let pid = pid_in(marker)?;
+                kill_process(pid, Signal::STOP)?;
                 release()?;
                 sleep(FROZEN).await;
-                rustix::process::kill_process(pid, rustix::process::Signal::CONT)?;
+                kill_process(pid, Signal::CONT)?;
+            }
+            Fault::MoverFrozenForGood => {
+                let pid = pid_in(marker)?;
+                kill_process(pid, Signal::STOP)?;
+                release()?;
+                let recovery = one_active(self.world).await?;
+                // A step without hurry may be far from its end by now.
+                let until = Instant::now() + DEADLINE;
+                while test_kill_process(pid).is_ok() {
+                    ensure!(Instant::now() < until, "the frozen mover {pid:?} is still there");
+                    sleep(Duration::from_millis(10)).await;
+                }
+                return one_active(self.world).await.map(|again| Some(recovery.max(again)));
             }
             Fault::SourceCrashed | Fault::TargetCrashed => {
                 let side = usize::from(self.case.fault == Fault::TargetCrashed);
@@ -316,8 +325,15 @@ impl<'a> Cast<'a> {
 
     /// Another agent takes over: what it does by itself is the recovery.
     async fn another_agent(&mut self, fail_at: Option<&str>) -> anyhow::Result<()> {
-        let (supervisor, dies) =
-            load(self.stage, self.world, &self.spec, self.dir.path(), &self.relay, fail_at)?;
+        let (supervisor, dies) = load(
+            self.stage,
+            self.world,
+            &self.spec,
+            self.dir.path(),
+            &self.relay,
+            fail_at,
+            self.case.fault,
+        )?;
         (self.supervisor, self.dies) = (supervisor, dies);
         let resumed = timeout(DEADLINE, self.supervisor.resume());
         let (resumed, recovery) = tokio::join!(resumed, one_active(self.world));
@@ -354,6 +370,7 @@ impl<'a> Cast<'a> {
             self.dir.path(),
             &self.relay,
             fail_at.as_deref(),
+            self.case.fault,
         )?;
         (self.supervisor, self.dies) = (supervisor.clone(), dies);
         let marker = self.marker();
@@ -383,6 +400,13 @@ impl<'a> Cast<'a> {
     }
 }
 
+/// Whom a marker names.
+fn pid_in(marker: &Path) -> anyhow::Result<Pid> {
+    let text = std::fs::read_to_string(marker)?;
+    let pid = text.trim().parse().ok().and_then(Pid::from_raw);
+    pid.with_context(|| format!("the marker holds {text:?}"))
+}
+
 /// The source's database, and the target's by the way that can be cut.
 fn logins(stage: &Stage, world: &World, relay: &Relay) -> [Login; 2] {
     [login(&world.source, &stage.clusters.socket_dir(0)), login(&world.target, relay.dir())]
@@ -395,10 +419,15 @@ fn load(
     dir: &Path,
     relay: &Relay,
     fail_at: Option<&str>,
+    fault: Fault,
 ) -> anyhow::Result<(Supervisor, tokio_util::sync::CancellationToken)> {
     let logins =
         [login(&world.source, &stage.clusters.socket_dir(0)), login(&world.target, relay.dir())];
-    let setup = setup(spec, &stage.program, dir, logins, fail_at)?;
+    let mut setup = setup(spec, &stage.program, dir, logins, fail_at)?;
+    if fault == Fault::MoverFrozenForGood {
+        // It is the supervisor that mends this one.
+        setup.patience = Patience::default();
+    }
     let dies = setup.shutdown.clone();
     Ok((Supervisor::load(setup)?, dies))
 }

@@ -3,13 +3,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::Config;
 use tokio_util::sync::CancellationToken;
 use webhost_agent::mover::catalog::Rules;
 use webhost_agent::mover::child::Login;
 use webhost_agent::mover::spec::{Spec, Step};
-use webhost_agent::mover::supervisor::{Setup, Way};
+use webhost_agent::mover::supervisor::{Patience, Setup, Way};
 use webhost_agent::mover::tunnel::Tickets;
 use webhost_coordinator::embedded::Options;
 use webhost_proto::ids::{MoveId, NodeId, TenantId};
@@ -67,6 +68,11 @@ impl Stage {
         *self.used.lock().await = Some(world);
     }
 }
+
+/// A supervisor that waits for a mover however long a fault takes, so that it
+/// is the fault that a case shows.
+const PATIENT: Patience =
+    Patience { silent: Duration::from_secs(600), fence: Duration::from_secs(600) };
 
 /// How long a move's way back is open unless it is asked for.
 const WAY_BACK_US: i64 = 600_000_000;
@@ -130,6 +136,7 @@ pub fn setup(
         tickets: Arc::new(Tickets::load(dir)?),
         copy_part_pages: Some(32),
         copy_streams: 0,
+        patience: PATIENT,
         shutdown: CancellationToken::new(),
     })
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use webhost_agent::command::Handler;
 use webhost_agent::mover::child::Login;
 use webhost_agent::mover::spec::Spec;
-use webhost_agent::mover::supervisor::{Setup, Supervisor, Way};
+use webhost_agent::mover::supervisor::{Patience, Setup, Supervisor, Way};
 use webhost_agent::mover::tunnel::Tickets;
 use webhost_proto::wire::{self, command, command_reply::Outcome};
 use webhost_tests::schema;
@@ -52,6 +52,7 @@ pub(crate) fn setup(world: &World, spec: &Spec, dir: &Path, fail_at: Option<&str
         tickets: Arc::new(Tickets::load(dir).expect("tickets")),
         copy_part_pages: Some(32),
         copy_streams: 0,
+        patience: Patience::default(),
         shutdown: CancellationToken::new(),
     }
 }

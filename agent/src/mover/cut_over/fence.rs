@@ -105,7 +105,18 @@ impl<'a> Fence<'a> {
     }
 
     /// One attempt. An error before S3 rolls both sides back.
+    ///
+    /// **Invariant:** writers wait for this mover only between `at_fence` and
+    /// `off_fence`; one that does not come so far in time is killed, and the
+    /// next reads the fence rows.
     pub(super) async fn close(&self, applier: &Applier<'_>) -> Result<Closed, MoveError> {
+        self.run.requests.at_fence();
+        let closed = self.closed(applier).await;
+        self.run.requests.off_fence();
+        closed
+    }
+
+    async fn closed(&self, applier: &Applier<'_>) -> Result<Closed, MoveError> {
         let (source, target) = (self.source, self.target);
         let started = Instant::now();
         let prepared = self.take_and_prepare(applier).await;
@@ -162,6 +173,7 @@ impl<'a> Fence<'a> {
         })?;
         let fence_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let activated_at_us = jiff::Timestamp::now().as_microsecond();
+        self.run.requests.off_fence();
         self.run.fail.on("after_activate", self.leg)?;
         // Nobody waits any more; nobody hears of it before it is durable.
         try_join(source.batch(FLUSH), target.batch(FLUSH)).await.map_err(|error| {

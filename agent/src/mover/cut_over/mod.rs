@@ -10,7 +10,9 @@
 //!
 //! The fence's lock belongs to the session, not to the transaction: it is held
 //! past S3 until T4, so that writers who wait at the source are sent to the
-//! target only when it serves them. A frozen mover loses it by the timeouts.
+//! target only when it serves them. A mover that freezes or hangs at the fence
+//! is killed and replaced by its supervisor; where that is frozen too (a machine
+//! that was suspended), the sessions lose the fence by the timeouts.
 //! The new place is published after T4 for the same reason: until then the
 //! source's refusal names none, which means "try again here".
 //!

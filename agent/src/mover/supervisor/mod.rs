@@ -3,6 +3,9 @@
 //! Before a child starts, the move's order and step are durable. A child that
 //! dies without an answer is restarted within a second and given its step
 //! again; it reads the fence rows first, so nothing depends on where it died.
+//! One that says nothing for a while, frozen or blocked, is killed and counts
+//! as dead; so does one at whose fence writers wait for too long
+//! ([`Patience`]).
 //! After a restart of the agent every move that may be past its point of no
 //! return is recovered at once, without waiting for the coordinator, and a way
 //! back or a clean-up goes on.
@@ -32,6 +35,7 @@ use super::tunnel::{Tickets, TunnelIdentity};
 use crate::command::Handler;
 use crate::durable::DurableError;
 use crate::hold::HoldPoint;
+pub use process::Patience;
 
 /// Gives the node's current certificate and key; asked before each child, so
 /// that a renewed one is used.
@@ -73,6 +77,7 @@ pub struct Setup {
     pub copy_part_pages: Option<u32>,
     /// 0 is as many as help.
     pub copy_streams: u32,
+    pub patience: Patience,
     pub shutdown: CancellationToken,
 }
 

@@ -1,25 +1,79 @@
-//! One child process for one step.
+//! One child process for one step, and its end when it does not come to one.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Setup;
-use crate::mover::child::{Line, Order};
+use crate::mover::child::{Line, Order, Said};
 use crate::mover::requests::{PARKED, Word};
 use crate::mover::spec::{Progress, Step};
 
-/// One line of a child.
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum Said {
-    Line(Line),
-    Word(Word),
+/// How long a child is borne with. To kill one is safe at any moment: its
+/// sessions end with it, and the next child goes on from the fence rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Without a word of it: many times the pause between two signs of life.
+    pub silent: Duration,
+    /// While writers wait at its fence, whatever it says: many times what a
+    /// switch takes, and less than the databases' own timeouts.
+    pub fence: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { silent: Duration::from_secs(5), fence: Duration::from_secs(2) }
+    }
+}
+
+/// The clocks that run against a child.
+struct Watch {
+    patience: Patience,
+    heard: Instant,
+    fence: Option<Instant>,
+}
+
+impl Watch {
+    fn new(patience: Patience) -> Self {
+        Self { patience, heard: Instant::now(), fence: None }
+    }
+
+    fn silent_until(&self) -> Instant {
+        self.heard + self.patience.silent
+    }
+
+    fn until(&self) -> Instant {
+        let fence = self.fence.map(|since| since + self.patience.fence);
+        fence.map_or(self.silent_until(), |fence| fence.min(self.silent_until()))
+    }
+
+    /// Why patience ended.
+    fn over(&self) -> String {
+        let Patience { silent, fence } = self.patience;
+        if self.silent_until() <= Instant::now() {
+            format!("it said nothing for {silent:?} and was killed")
+        } else {
+            format!("writers waited at its fence for {fence:?} and it was killed")
+        }
+    }
+}
+
+/// Kills, and waits for the end: its sessions end with the process. One that
+/// the kernel can't end yet is kept from work by the mover's lock.
+async fn kill(child: &mut Child, patience: Patience) {
+    match timeout(patience.silent, child.kill()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "a mover could not be killed"),
+        Err(_) => tracing::warn!("a killed mover has not ended yet"),
+    }
 }
 
 /// Starts a child, gives it the order and the step, and waits for its answer.
-/// The child is killed when this future is dropped.
+/// The child is killed when this future is dropped, and when patience with it
+/// ends.
 ///
 /// # Errors
 /// In words, when it ended without an answer.
@@ -48,11 +102,20 @@ pub(super) async fn run(
     text.push(b'\n');
     text.extend(serde_json::to_vec(&step).map_err(|error| words("the step", &error))?);
     text.push(b'\n');
+    let mut watch = Watch::new(setup.patience);
     // A child that died at once is told by its exit below.
-    let sent = input.write_all(&text).await;
+    let Ok(sent) = timeout_at(watch.until(), input.write_all(&text)).await else {
+        kill(&mut child, setup.patience).await;
+        return Err(watch.over());
+    };
     let mut lines = BufReader::new(output).lines();
     let answer = loop {
-        match lines.next_line().await {
+        let Ok(read) = timeout_at(watch.until(), lines.next_line()).await else {
+            kill(&mut child, setup.patience).await;
+            return Err(watch.over());
+        };
+        watch.heard = Instant::now();
+        match read {
             Ok(Some(line)) => match serde_json::from_str::<Said>(&line) {
                 Ok(Said::Line(Line::Progress(progress))) => report(progress),
                 Ok(Said::Line(answer)) => break Some(answer),
@@ -67,6 +130,9 @@ pub(super) async fn run(
                 Ok(Said::Word(Word::Release(serving))) => {
                     setup.hold.release(&order.spec, serving);
                 }
+                Ok(Said::Word(Word::Alive)) => {}
+                Ok(Said::Word(Word::AtFence)) => watch.fence = Some(Instant::now()),
+                Ok(Said::Word(Word::OffFence)) => watch.fence = None,
                 Err(error) => return Err(words("the mover's answer can't be read", &error)),
             },
             Ok(None) => break None,
@@ -74,10 +140,16 @@ pub(super) async fn run(
         }
     };
     drop(input);
-    let status = child.wait().await.map_err(|error| words("waiting for the mover", &error))?;
-    match answer {
-        Some(answer) => Ok(answer),
-        None => Err(match sent {
+    let ended = timeout(setup.patience.silent, child.wait()).await;
+    if ended.is_err() {
+        kill(&mut child, setup.patience).await;
+    }
+    match (answer, ended) {
+        // Nothing that it could still do changes what it answered.
+        (Some(answer), _) => Ok(answer),
+        (None, Err(_)) => Err("it closed its output, did not end, and was killed".into()),
+        (None, Ok(Err(error))) => Err(words("waiting for the mover", &error)),
+        (None, Ok(Ok(status))) => Err(match sent {
             Ok(()) => format!("it ended with {status} and no answer"),
             Err(error) => format!("it ended with {status} before it was told its step: {error}"),
         }),

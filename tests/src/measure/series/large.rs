@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio_postgres::Config;
-use webhost_agent::mover::child::{Line, Login, Order, Reach};
+use webhost_agent::mover::child::{Line, Login, Order, Reach, Said};
 use webhost_agent::mover::spec::{Done, Step};
 
 use super::a_move;
@@ -56,9 +56,9 @@ pub async fn run(town: &mut Town, figures: &mut Figures) -> anyhow::Result<()> {
             tokio::select! {
                 line = lines.next_line() => {
                     match serde_json::from_str(&line?.context("the mover died")?)? {
-                        Line::Progress(_) => {}
-                        Line::Done(done) => break done,
-                        Line::Failed { message, .. } => bail!("{step}: {message}"),
+                        Said::Line(Line::Progress(_)) | Said::Word(_) => {}
+                        Said::Line(Line::Done(done)) => break done,
+                        Said::Line(Line::Failed { message, .. }) => bail!("{step}: {message}"),
                     }
                 }
                 () = tokio::time::sleep(Duration::from_millis(200)) => {}
