@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use webhost_proto::ids::NodeId;
 
 pub use load::{ConfigError, DEFAULT_PATH, Problem};
 pub use secret::SecretUrl;
@@ -271,6 +272,19 @@ pub struct Moves {
     pub mixed_statements: Mixed,
     /// For how long they are looked for when the guards go in; 0 never.
     pub watch_statements_ms: u64,
+    /// Databases of other nodes, by node id, that this one reaches without
+    /// their agents: so that it can settle a switch whose source's agent is
+    /// gone. Without TLS: a forwarded socket or a private network.
+    pub sources: BTreeMap<NodeId, SourceDatabase>,
+}
+
+/// The tenants' database of another node.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceDatabase {
+    /// As `postgres.url`: the same role, the other node's database.
+    pub url: SecretUrl,
+    pub password_file: Option<PathBuf>,
 }
 
 impl Moves {
@@ -295,6 +309,7 @@ impl Default for Moves {
             enabled: true,
             max_rows_per_second: 0,
             copy_streams: 0,
+            sources: BTreeMap::new(),
             ignore_tables: rules.ignore,
             reference_tables: rules.reference,
             through: rules.through,

@@ -7,6 +7,8 @@
 mod backlog;
 #[path = "mover/downgrade.rs"]
 mod downgrade;
+#[path = "mover/gone.rs"]
+mod gone;
 #[path = "mover/indexes.rs"]
 mod indexes;
 #[path = "mover/invariants.rs"]
@@ -17,6 +19,8 @@ mod isolation;
 mod kills;
 #[path = "mover/legs.rs"]
 mod legs;
+#[path = "mover/patience.rs"]
+mod patience;
 #[path = "mover/refusals.rs"]
 mod refusals;
 #[path = "mover/report.rs"]

@@ -145,6 +145,15 @@ impl Config {
                 format!("{} is more than ten minutes", self.moves.watch_statements_ms),
             );
         }
+        for (node, database) in &self.moves.sources {
+            // The text may hold a secret: it is not repeated.
+            if database.url.expose().parse::<tokio_postgres::Config>().is_err() {
+                wrong(
+                    "moves.sources",
+                    format!("url of node {node} is not a PostgreSQL connection string or URL"),
+                );
+            }
+        }
         if self.tunnel.is_some() && self.postgres.is_none() {
             wrong("tunnel", "leads to the tenants' database: it needs a [postgres] section".into());
         }

@@ -5,7 +5,7 @@
 //! on its standard output. It ends when its input does, and the kernel ends it
 //! with its parent.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,16 +41,26 @@ impl Login {
     /// # Errors
     /// A sentence that names the file that can't be read.
     pub fn of(postgres: &crate::config::Postgres) -> Result<Self, String> {
-        let password = postgres
-            .password_file
-            .as_ref()
+        Self::read(postgres.url.expose(), postgres.password_file.as_deref(), "postgres")
+    }
+
+    /// The same for a source's database that a target's agent reaches by itself.
+    ///
+    /// # Errors
+    /// As [`Login::of`].
+    pub fn across(database: &crate::config::SourceDatabase) -> Result<Self, String> {
+        Self::read(database.url.expose(), database.password_file.as_deref(), "moves.sources")
+    }
+
+    fn read(url: &str, password_file: Option<&Path>, section: &str) -> Result<Self, String> {
+        let password = password_file
             .map(|path| {
                 std::fs::read_to_string(path)
                     .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-                    .map_err(|error| format!("postgres.password_file {}: {error}", path.display()))
+                    .map_err(|error| format!("{section}.password_file {}: {error}", path.display()))
             })
             .transpose()?;
-        Ok(Self { url: postgres.url.expose().to_owned(), password })
+        Ok(Self { url: url.to_owned(), password })
     }
 
     /// How to connect.
@@ -82,12 +92,16 @@ pub enum Reach {
 pub struct Order {
     pub spec: Spec,
     pub rules: Rules,
-    /// The database beside the agent: the source's, but for a clean-up at the
-    /// target.
+    /// The database beside the agent: the source's, but for a clean-up and a
+    /// recovery at the target.
     pub source: Login,
     pub target: Reach,
     #[serde(default = "source")]
     pub here: Side,
+    /// At the target, the source's database, where a way that does not need the
+    /// source's agent leads there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub across: Option<Login>,
     /// Where fail points leave their mark, in tests.
     pub scratch: PathBuf,
     /// Pages per part of the copy, where a test wants small ones.
@@ -225,9 +239,12 @@ fn prepare(
         config.connect_timeout(Duration::from_secs(10));
         Ok(Endpoint::Local(Box::new(config)))
     };
-    let source = local(&order.source).map_err(setup)?;
+    let beside = local(&order.source).map_err(setup)?;
+    let across = order.across.as_ref().map(local).transpose().map_err(setup)?;
+    let alone = order.here == Side::Target && across.is_none();
+    let source = across.unwrap_or_else(|| beside.clone());
     let target = match &order.target {
-        _ if order.here == Side::Target => source.clone(),
+        _ if order.here == Side::Target => beside,
         Reach::Direct(login) => local(login).map_err(setup)?,
         Reach::Tunnel(identity) => {
             Endpoint::Through(Arc::new(Through::new(&order.spec, identity).map_err(setup)?))
@@ -249,6 +266,7 @@ fn prepare(
         source,
         target,
         here: order.here,
+        alone,
         tuning,
         archives,
         fail,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use webhost_proto::ids::MoveId;
 
 use super::child::Line;
-use super::spec::{Done, Serving, Step};
+use super::spec::{Done, Recovered, Serving, Step};
 use super::supervisor::Supervisor;
 
 /// The exit code when every move that was asked for is settled.
@@ -85,7 +85,9 @@ pub async fn settle(
             Remedy::Abandon => Ok(Serving::Source),
             Remedy::Settle | Remedy::Undo => {
                 match supervisor.by_hand(&spec, Step::Recover, &silent).await {
-                    Line::Done(Done::Recover(serving)) => Ok(serving),
+                    Line::Done(Done::Recover(Recovered { serving: Some(serving), .. })) => {
+                        Ok(serving)
+                    }
                     other => Err(said(other)),
                 }
             }

@@ -1,9 +1,23 @@
 //! What the two fence rows say, and nothing else does.
+//!
+//! The target's agent may be asked when the source's is gone for good. Where it
+//! reaches the source's database, it is a mover like any other. Where it does
+//! not, its own row says one thing only: that the target serves the tenant
+//! ([`beside`]).
+//!
+//! **Invariant:** a row that is not `active` says nothing about the other side,
+//! and nothing is changed by looking at it alone. `moved` in the source's own
+//! database is the only permission to activate the target, however long that
+//! database has been away.
 
 use webhost_proto::ids::{Epoch, MoveId};
 
-use super::fence::{Fence, State};
+use super::error::{MoveError, Side};
+use super::fence::{self, Fence, State};
 use super::leg::Leg;
+use super::run::Run;
+use super::spec::{Recovered, Serving};
+use super::sql::{self, SCHEMA};
 
 /// How a move stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +98,47 @@ pub fn standing(
     }
 }
 
+/// What the row beside this process says, without the other side's. Changes
+/// nothing, and takes no mover's lock: the other side's mover may be alive.
+///
+/// # Errors
+/// What the database said; its row may be locked by a switch under way.
+pub(super) async fn beside(run: &Run) -> Result<Recovered, MoveError> {
+    let conn = run.connect(run.here).await?;
+    // As in every reading of a row: what is answered is durable.
+    conn.batch("BEGIN; SET LOCAL synchronous_commit = on").await?;
+    let row = fence::read(&conn, run.spec.tenant, true).await?;
+    conn.batch("COMMIT").await?;
+    let serving = alone(run.spec.move_id, run.spec.epoch, run.here, row);
+    let activated_at_us = match serving {
+        None => 0,
+        Some(_) => conn
+            .one(
+                &format!(
+                    "select (extract(epoch from updated_at) * 1000000)::int8 \
+                     from {SCHEMA}.fence where customer_id = {}",
+                    sql::tenant_literal(run.spec.tenant)
+                ),
+                &[],
+            )
+            .await?
+            .get(0),
+    };
+    let epoch = row.map_or(Epoch(0), |row| row.epoch);
+    Ok(Recovered { serving, epoch, activated_at_us, both_read: false })
+}
+
+/// Who serves, as far as one side's row alone says it: that side, where its row
+/// was activated by this move.
+fn alone(move_id: MoveId, epoch: Epoch, here: Side, row: Option<Fence>) -> Option<Serving> {
+    let row = row.filter(|row| row.state == State::Active && row.move_id == Some(move_id))?;
+    let leg = Leg::beginning_at(epoch, row.epoch).filter(|leg| *leg > Leg::FORTH)?;
+    (leg.from_side() == here).then_some(match here {
+        Side::Source => Serving::Source,
+        Side::Target => Serving::Target,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +193,34 @@ mod tests {
             (row(active, 5, Some(ours)), row(moved, 3, Some(ours))),
         ] {
             assert!(stale(of(source, target)), "{source:?} {target:?}");
+        }
+    }
+
+    /// Only an activation by this very move is an answer; the rest is silence.
+    #[test]
+    fn one_row_alone_says_only_that_its_side_serves() {
+        let ours = MoveId::generate();
+        let other = Some(MoveId::generate());
+        let row = |state, epoch, move_id| Some(Fence { state, epoch: Epoch(epoch), move_id });
+        let of = |here, row| alone(ours, Epoch(3), here, row);
+        let (source, target) = (Side::Source, Side::Target);
+        let (active, standby, moved) = (State::Active, State::Standby, State::Moved);
+        for (here, row, want) in [
+            (target, row(active, 4, Some(ours)), Some(Serving::Target)),
+            (source, row(active, 5, Some(ours)), Some(Serving::Source)),
+            (target, None, None),
+            (target, row(standby, 3, Some(ours)), None),
+            (target, row(moved, 5, Some(ours)), None),
+            (target, row(active, 4, other), None),
+            (target, row(active, 4, None), None),
+            // Of no leg of this move that ends there.
+            (target, row(active, 3, Some(ours)), None),
+            (target, row(active, 5, Some(ours)), None),
+            (source, row(active, 3, Some(ours)), None),
+            (source, row(active, 4, Some(ours)), None),
+            (source, row(moved, 4, Some(ours)), None),
+        ] {
+            assert_eq!(of(here, row), want, "{here:?} {row:?}");
         }
     }
 

@@ -168,17 +168,7 @@ impl Preflight {
 
     /// The report as a message carries it, cut where it would not fit.
     pub fn to_wire(&self) -> wire::PreflightResult {
-        let (mut findings, more) = fitting(self.findings.iter().map(finding), |finding| {
-            finding.text.len() + finding.way_out.len() + finding.topic.len()
-        });
-        if more > 0 {
-            findings.push(wire::Finding {
-                level: wire::FindingLevel::Warning.into(),
-                topic: Topic::Standing.as_str().into(),
-                text: format!("{more} more findings don't fit this report"),
-                way_out: "settle these first".into(),
-            });
-        }
+        let findings = to_wire(&self.findings);
         let verdicts = self.tables.iter().map(|verdict| wire::TableVerdict {
             table: verdict.table.clone(),
             verdict: verdict.verdict.as_str().into(),
@@ -205,6 +195,22 @@ impl Preflight {
             disk_needed_bytes: self.disk_needed_bytes,
         }
     }
+}
+
+/// Findings as a message carries them, cut where they would not fit.
+pub(super) fn to_wire(findings: &[Finding]) -> Vec<wire::Finding> {
+    let (mut findings, more) = fitting(findings.iter().map(finding), |finding| {
+        finding.text.len() + finding.way_out.len() + finding.topic.len()
+    });
+    if more > 0 {
+        findings.push(wire::Finding {
+            level: wire::FindingLevel::Warning.into(),
+            topic: Topic::Standing.as_str().into(),
+            text: format!("{more} more findings don't fit this report"),
+            way_out: "settle these first".into(),
+        });
+    }
+    findings
 }
 
 /// As many items as there is room for, and how many there are beyond.

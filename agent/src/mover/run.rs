@@ -94,6 +94,8 @@ pub struct Run {
     pub target: Endpoint,
     /// The side beside this process: what needs one database works there.
     pub here: Side,
+    /// The other side's database can't be reached from here.
+    pub alone: bool,
     pub tuning: Tuning,
     /// Where archives of downgrades are kept.
     pub archives: std::path::PathBuf,
@@ -140,6 +142,12 @@ impl Run {
         match step {
             Step::CleanUp => return clean_up::run(self).await.map(Done::CleanUp),
             Step::Abandon => return abandon::run(self).await.map(|()| Done::Abandon),
+            Step::Recover if self.alone => return recover::beside(self).await.map(Done::Recover),
+            _ if self.alone => {
+                return Err(MoveError::Interrupted(format!(
+                    "{step} needs both databases, and this side reaches its own alone"
+                )));
+            }
             _ => {}
         }
         let mut way_back = way_back::State::default();

@@ -111,15 +111,10 @@ pub(super) async fn back(
     let mut built = 0;
     while let Some(index) = all.pop() {
         tell(&index.name);
-        let outcome = target
-            .batch(&format!("BEGIN; {}; {}; COMMIT", index.create, remember(spec, &all)?))
-            .await;
-        if let Err(error) = outcome {
-            if let Err(second) = target.batch("ROLLBACK").await {
-                tracing::debug!(%second, "rollback of an index");
-            }
-            return Err(error);
-        }
+        // To wait for the table's lock is bounded like all our DDL; to build
+        // under it is not, on a node where nobody else has rows.
+        let ddl = format!("{}; {};", index.create, remember(spec, &all)?);
+        patiently(target, &index.name, &ddl).await?;
         built += 1;
     }
     target.batch("RESET maintenance_work_mem").await?;

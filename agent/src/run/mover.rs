@@ -1,6 +1,7 @@
 //! The part for moves: the supervisor of movers, and the tunnel by which other
 //! nodes' movers reach this node's database.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use webhost_proto::ids::NodeId;
 
 use super::{RunError, hold};
 use crate::config::Config;
@@ -88,8 +90,15 @@ pub(super) fn setup(
         copy_part_pages: None,
         copy_streams: config.moves.copy_streams,
         patience: Patience::default(),
+        sources: sources(config).map_err(RunError::Mover)?,
         shutdown: CancellationToken::new(),
     })
+}
+
+/// The databases of other nodes that this one reaches by itself.
+fn sources(config: &Config) -> Result<BTreeMap<NodeId, Login>, String> {
+    let all = config.moves.sources.iter();
+    all.map(|(node, database)| Ok((*node, Login::across(database)?))).collect()
 }
 
 /// Opens the tunnel's listener.

@@ -113,6 +113,7 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
                 .routes(routes!(moves::roll_back))
                 .routes(routes!(moves::close_way_back))
                 .routes(routes!(moves::clean_up))
+                .routes(routes!(moves::forget))
                 .routes(routes!(deployment::preflight))
                 .routes(routes!(deployment::evaluate))
                 .routes(routes!(deployment::migrate)),

@@ -149,7 +149,9 @@ pub async fn confirm(
     shown(&state, id).await
 }
 
-/// Pauses a move before its switch; what runs is let end, nothing is undone.
+/// Pauses a move before its switch: a copy, drain or verification stops within
+/// seconds; a switch under way can't be interrupted, and the pause waits for its
+/// end. The move's `pausing` says which, until it is paused. Nothing is undone.
 #[utoipa::path(post, path = "/api/moves/{id}/pause", tag = "moves", request_body = Why,
     params(("id" = String, Path)),
     responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
@@ -223,5 +225,34 @@ pub async fn clean_up(
     let id = id_of(&id)?;
     moves::clean_up(&state.store, id, &bearer.actor).await?;
     state.signals.replies.notify();
+    shown(&state, id).await
+}
+
+/// A person's word that a node is gone.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gone {
+    /// The target never comes back: must be true.
+    pub target_is_gone: bool,
+}
+
+/// Ends an abandoned move whose target never comes back; refused while that
+/// node is connected. Should it return, `clean-up` deletes what it holds.
+#[utoipa::path(post, path = "/api/moves/{id}/forget", tag = "moves", request_body = Gone,
+    params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
+pub async fn forget(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Path(id): Path<String>,
+    Body(gone): Body<Gone>,
+) -> Result<Json<MoveView>, ApiError> {
+    let id = id_of(&id)?;
+    if !gone.target_is_gone {
+        return Err(ApiError::conflict(
+            "a move is forgotten only with target_is_gone: true".to_owned(),
+        ));
+    }
+    moves::forget(&state.store, id, &bearer.actor).await?;
     shown(&state, id).await
 }

@@ -68,7 +68,9 @@ pub(super) enum MoveCommand {
         #[arg(long)]
         rows: u64,
     },
-    /// Pause one before its switch; what runs is let end, nothing is undone.
+    /// Pause one before its switch: a copy, drain or verification stops within
+    /// seconds and goes on later; a switch under way can't be interrupted, and
+    /// the pause waits for its end. Nothing is undone.
     Pause {
         id: MoveId,
         #[arg(long)]
@@ -90,8 +92,17 @@ pub(super) enum MoveCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Delete the old copy before its time.
+    /// Delete the old copy before its time; of a forgotten move whose target is
+    /// back, what that still holds.
     CleanUp { id: MoveId },
+    /// End an abandoned move whose target never comes back (clean_target).
+    /// Refused while that node is connected.
+    Forget {
+        id: MoveId,
+        /// What it left there is not waited for any more.
+        #[arg(long, required = true)]
+        i_know_the_target_is_gone: bool,
+    },
 }
 
 /// What to move where.
@@ -141,8 +152,8 @@ pub(super) async fn run(
             done(id, "goes on; that many rows stay behind")
         }
         MoveCommand::Pause { id, reason } => {
-            moves::pause(store, id, OPERATOR, &reason).await?;
-            done(id, "pauses when its running step ends")
+            let pausing = moves::pause(store, id, OPERATOR, &reason).await?;
+            done(id, &pausing.to_string())
         }
         MoveCommand::Resume { id } => {
             moves::resume(store, id, OPERATOR).await?;
@@ -163,6 +174,13 @@ pub(super) async fn run(
         MoveCommand::CleanUp { id } => {
             moves::clean_up(store, id, OPERATOR).await?;
             done(id, "has its old copy deleted now")
+        }
+        MoveCommand::Forget { id, i_know_the_target_is_gone: _ } => {
+            moves::forget(store, id, OPERATOR).await?;
+            done(
+                id,
+                "is forgotten; should its target return, `move clean-up` deletes what it holds",
+            )
         }
     }
 }

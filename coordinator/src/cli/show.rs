@@ -56,6 +56,13 @@ pub(super) fn screen(view: &MoveView) -> String {
     if let Some(why) = &view.error {
         line("why", why.clone());
     }
+    if let Some(pausing) = &view.pausing {
+        line("pause", format!("it {pausing}"));
+    }
+    for finding in view.result["guard"]["findings"].as_array().into_iter().flatten() {
+        let text = |name: &str| finding[name].as_str().unwrap_or_default();
+        line(text("level"), format!("{}: {}", text("text"), text("way_out")));
+    }
     if let Some(progress) = progress(view) {
         line("progress", progress);
     }

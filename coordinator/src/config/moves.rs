@@ -29,6 +29,9 @@ pub struct Moves {
     /// How long an undo waits for a silent target before the source lets go
     /// of the move alone.
     pub abandon_after_s: u64,
+    /// How long a source's agent is silent, in a switch, before the target's is
+    /// asked who serves the tenant.
+    pub source_gone_s: u64,
     /// Without progress for that long, somebody is told.
     pub stuck_after_s: u64,
     /// Less than half of a move done after that long, somebody is told.
@@ -48,6 +51,7 @@ impl Default for Moves {
             way_back_s: 24 * 3600,
             keep_old_copy_s: 7 * 24 * 3600,
             abandon_after_s: 1800,
+            source_gone_s: 120,
             stuck_after_s: 3600,
             slow_after_s: 3 * 3600,
             auto_rollback: AutoRollback::default(),
@@ -99,6 +103,7 @@ impl Moves {
         }
         for (key, value) in [
             ("moves.abandon_after_s", self.abandon_after_s),
+            ("moves.source_gone_s", self.source_gone_s),
             ("moves.stuck_after_s", self.stuck_after_s),
             ("moves.slow_after_s", self.slow_after_s),
             ("moves.auto_rollback.for_s", self.auto_rollback.for_s),

@@ -47,7 +47,9 @@ pub fn applied(
         }
         // The agent refused the roll back: the way back goes on.
         State::Step(Step::WayBack) if from.state == State::Step(Step::RollBack) => {
-            Some(format!("not rolled back: {}", answer.why))
+            let paused = from.durable.pause.as_ref();
+            let by = paused.map(|wish| format!("; paused by {}: {}", wish.by, wish.why));
+            Some(format!("not rolled back: {}{}", answer.why, by.unwrap_or_default()))
         }
         State::Step(Step::CloseTunnel) if to.durable.abandoned => Some(why.to_owned()),
         State::AwaitingConfirmation => Some(format!(
@@ -104,8 +106,14 @@ fn enter(
     to.state = state;
     to.durable.pass(from.state, from.updated_at, now);
     match state {
-        State::Step(Step::Route) => to.durable.stopped = None,
+        // Past the point of no return a wish to stop or pause is void.
+        State::Step(Step::Route) => {
+            to.durable.stopped = None;
+            to.durable.pause = None;
+        }
+        State::Step(Step::RouteBack) => to.durable.pause = None,
         State::Step(Step::WayBack) => {
+            to.durable.pause = None;
             let open = Duration::from_secs(to.durable.way_back_s);
             to.durable.way_back_until.get_or_insert(later(now, open));
             to.durable.roll_back = None;

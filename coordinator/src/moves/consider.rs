@@ -19,6 +19,8 @@ pub enum Action {
     Reserve,
     /// The step's command must be sent.
     Send,
+    /// The agent must be told to end the running step, for a pause.
+    EndStep(Step),
     /// The books must follow the switch, or the switch back.
     Books,
     /// The step came to something.
@@ -84,7 +86,16 @@ pub fn consider(
         return Action::Settle(read(row.state, reply, context));
     }
     if sent.expires_at > now {
-        return Action::Wait(Some(sent.expires_at));
+        return match row.state {
+            State::Step(step)
+                if durable.pause.is_some()
+                    && !durable.pause_sent
+                    && steps::pause_command(step, context).is_some() =>
+            {
+                Action::EndStep(step)
+            }
+            _ => Action::Wait(Some(sent.expires_at)),
+        };
     }
     Action::Settle(if sent.accepted {
         Answer::of(Outcome::MayHaveHappened, "the command's time ended while the agent had it")

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use webhost_proto::ids::MoveId;
@@ -20,7 +20,7 @@ use super::timing::Timing;
 use crate::link::Signals;
 use crate::slots::Slots;
 use crate::store::moves::{self, Move, Open};
-use crate::store::{Store, StoreError, commands};
+use crate::store::{Store, StoreError, commands, nodes};
 
 mod books;
 mod told;
@@ -192,6 +192,7 @@ impl Driver {
             Action::Wait(due) => Ok(Looked::Waits(due)),
             Action::Reserve => self.reserve(row, now).await,
             Action::Send => self.send(row, now).await,
+            Action::EndStep(step) => self.end_step(row, step, now).await,
             Action::Books => self.books(row, now).await,
             Action::Settle(answer) => self.settle(row, &answer, now).await,
         }
@@ -262,6 +263,50 @@ impl Driver {
         Ok(Looked::Changed)
     }
 
+    /// Tells the agent to end the running step for a pause, once: the step's
+    /// own command is answered then, and that is what the move waits for.
+    async fn end_step(
+        &self,
+        from: &Move,
+        step: Step,
+        now: Timestamp,
+    ) -> Result<Looked, StoreError> {
+        let mut to = from.revised(now);
+        to.updated_at = from.updated_at;
+        to.durable.pause_sent = true;
+        let mut client = self.store.client().await?;
+        let tx = client.transaction().await?;
+        let outgoing =
+            self.context(&to, now).and_then(|context| steps::pause_command(step, &context));
+        if let Some(outgoing) = outgoing {
+            let expires = self.timing.expiry(Some(step), now, to.durable.deadline);
+            commands::enqueue(&*tx, outgoing.node, Some(to.id), outgoing.kind, expires).await?;
+        }
+        if !moves::save(&*tx, from, &to).await? {
+            return Ok(Looked::Overtaken);
+        }
+        tx.commit().await?;
+        self.signals.commands.notify();
+        Ok(Looked::Changed)
+    }
+
+    /// Whether a switch that was asked for is to be settled by the target's
+    /// agent: the source's has been silent for long.
+    async fn asks_target(
+        &self,
+        tx: &tokio_postgres::Transaction<'_>,
+        to: &Move,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let switches = matches!(to.state, State::Step(Step::CutOver | Step::RollBack));
+        if !switches || to.durable.attempts == 0 {
+            return Ok(false);
+        }
+        let silent = SignedDuration::try_from(self.timing.source_gone).unwrap_or_default();
+        let since = now.checked_sub(silent).unwrap_or(Timestamp::MIN);
+        nodes::silent_since(tx, to.source, since).await
+    }
+
     /// Puts the command of `to`'s state into the outbox, in `tx`. False where
     /// the state has none.
     async fn enqueue(
@@ -271,6 +316,8 @@ impl Driver {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let state = to.state;
+        to.durable.asked_target = self.asks_target(tx, to, now).await?;
+        to.durable.pause_sent = false;
         let outgoing = self.context(to, now).and_then(|context| match state {
             State::Step(step) => steps::command(step, &context),
             State::Undoing(undo) => Some(steps::undo_command(undo, &context)),

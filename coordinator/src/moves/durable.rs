@@ -100,6 +100,15 @@ pub struct Wish {
     pub why: String,
 }
 
+/// Who gave a target up for good, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// "token NAME" or "operator".
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// The tenant's requests before the switch, with which those after it are
 /// compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +234,16 @@ pub struct Durable {
     /// The source has let go of a target that can't be reached.
     #[serde(default)]
     pub abandoned: bool,
+    /// What an abandoned move left on its target is not waited for: that node
+    /// is gone, said a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<Forgotten>,
+    /// The step's command went to the target's agent: the source's is silent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asked_target: bool,
+    /// The agent was told to end the running step, for a pause.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pause_sent: bool,
     /// When the first step began.
     #[serde(default)]
     pub began_at: Option<Timestamp>,
@@ -276,6 +295,9 @@ impl Durable {
             rolled_back: false,
             keep_until: None,
             abandoned: false,
+            forgotten: None,
+            asked_target: false,
+            pause_sent: false,
             began_at: None,
             slow_told: false,
             health_before: None,
@@ -309,6 +331,8 @@ impl Durable {
     /// Forgets what belonged to the step before: a new one begins.
     pub fn begin_step(&mut self, deadline: Option<Timestamp>, alarm_at: Option<Timestamp>) {
         self.command = None;
+        self.asked_target = false;
+        self.pause_sent = false;
         self.attempts = 0;
         self.not_before = None;
         self.deadline = deadline;
@@ -370,6 +394,9 @@ mod tests {
         full.rolled_back = true;
         full.keep_until = Some(at("2026-11-30T00:00:00Z"));
         full.abandoned = true;
+        full.forgotten = Some(Forgotten { by: "operator".into(), at: at("2026-12-01T00:00:00Z") });
+        full.asked_target = true;
+        full.pause_sent = true;
         full.began_at = Some(at("2026-11-21T21:00:00Z"));
         full.slow_told = true;
         full.health_before = Some(Health { mean_response_us: Some(9000), error_rate_bp: Some(3) });
@@ -383,7 +410,7 @@ mod tests {
     const FROZEN_FIRST: &str = r#"{"revision":17,"wanted":{"mode":"single_tenant","plan":"starter","regions":["iad"],"node":"01900000-0000-7000-8000-000000000001"},"command":"01900000-0000-7000-8000-000000000001","attempts":3,"not_before":"2026-11-21T22:00:00.25Z","deadline":"2026-11-22T22:00:00Z","alarm_at":"2026-11-21T22:10:00Z","ticket":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","ticket_expires_at":"2026-11-30T00:00:00Z","target_tunnel":"10.0.0.2:7403","target_place":"dedicated-1","cut_over_sent":true,"new_epoch":2,"stopped":{"by_person":true,"why":"not today"}}"#;
 
     /// The same with everything that the way back brought.
-    const FROZEN: &str = r#"{"revision":17,"wanted":{"mode":"single_tenant","plan":"starter","regions":["iad"],"node":"01900000-0000-7000-8000-000000000001","dry_run":false},"command":"01900000-0000-7000-8000-000000000001","attempts":3,"not_before":"2026-11-21T22:00:00.25Z","deadline":"2026-11-22T22:00:00Z","alarm_at":"2026-11-21T22:10:00Z","ticket":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","ticket_expires_at":"2026-11-30T00:00:00Z","target_tunnel":"10.0.0.2:7403","target_place":"dedicated-1","source_place":"shared-1","target_http":true,"tenant_host":"acme.example.net","cut_over_sent":true,"new_epoch":2,"stopped":{"by_person":true,"why":"not today"},"retain_from":"2026-10-22T00:00:00Z","rows_left_behind":12,"confirmed_rows":12,"pause":{"by":"token ops","why":"a launch"},"resume_at":"drain","way_back_s":86400,"way_back_until":"2026-11-23T00:00:00Z","close_way_back":{"by":"token ops","why":"it is good"},"roll_back":{"by":"token ops","why":"it is slow"},"back_epoch":3,"rolled_back":true,"keep_until":"2026-11-30T00:00:00Z","abandoned":true,"began_at":"2026-11-21T21:00:00Z","slow_told":true,"health_before":{"mean_response_us":9000,"error_rate_bp":3},"unhealthy_since":"2026-11-22T01:00:00Z","passed":[{"state":"copy","began":"2026-11-21T21:00:00Z","ended":"2026-11-21T21:30:00Z","tries":3}]}"#;
+    const FROZEN: &str = r#"{"revision":17,"wanted":{"mode":"single_tenant","plan":"starter","regions":["iad"],"node":"01900000-0000-7000-8000-000000000001","dry_run":false},"command":"01900000-0000-7000-8000-000000000001","attempts":3,"not_before":"2026-11-21T22:00:00.25Z","deadline":"2026-11-22T22:00:00Z","alarm_at":"2026-11-21T22:10:00Z","ticket":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc","ticket_expires_at":"2026-11-30T00:00:00Z","target_tunnel":"10.0.0.2:7403","target_place":"dedicated-1","source_place":"shared-1","target_http":true,"tenant_host":"acme.example.net","cut_over_sent":true,"new_epoch":2,"stopped":{"by_person":true,"why":"not today"},"retain_from":"2026-10-22T00:00:00Z","rows_left_behind":12,"confirmed_rows":12,"pause":{"by":"token ops","why":"a launch"},"resume_at":"drain","way_back_s":86400,"way_back_until":"2026-11-23T00:00:00Z","close_way_back":{"by":"token ops","why":"it is good"},"roll_back":{"by":"token ops","why":"it is slow"},"back_epoch":3,"rolled_back":true,"keep_until":"2026-11-30T00:00:00Z","abandoned":true,"forgotten":{"by":"operator","at":"2026-12-01T00:00:00Z"},"asked_target":true,"pause_sent":true,"began_at":"2026-11-21T21:00:00Z","slow_told":true,"health_before":{"mean_response_us":9000,"error_rate_bp":3},"unhealthy_since":"2026-11-22T01:00:00Z","passed":[{"state":"copy","began":"2026-11-21T21:00:00Z","ended":"2026-11-21T21:30:00Z","tries":3}]}"#;
 
     /// The least that was ever written.
     const FROZEN_LEAST: &str =

@@ -30,7 +30,7 @@
 //! | undo_source | source | guards dropped, the target's rows deleted; refused by a source that is not active: the move goes forward | |
 //! | undo_tunnel | target | the ticket is forgotten | |
 //! | abandon | source | lets go of a target that stays silent | |
-//! | clean_target | target | deletes what the abandoned move left, once it is back | |
+//! | clean_target | target | deletes what the abandoned move left, once it is back; a person can forget a target that is gone | |
 //!
 //! **Theory of operation.** A move is one row. [`next`] says what follows what,
 //! [`consider`] what is to be done now, [`apply`] what the row becomes: pure
@@ -44,6 +44,8 @@
 //!
 //! **Invariant:** after the cut-over was asked for, nothing is undone unless
 //! the source's agent answers that the source is active.
+//! **Invariant:** what a target's agent read in its own database alone settles
+//! a switch only where it says that the target is active; see `steps/recover`.
 //! **Invariant:** two drivers on one database are harmless: the UPDATE compares
 //! state, epoch and revision, and the loser writes nothing.
 //! **Invariant:** a step's command is sent once per try; a command whose answer
@@ -60,6 +62,7 @@ pub mod apply;
 pub mod consider;
 pub mod driver;
 pub mod durable;
+pub mod forget;
 pub mod kind;
 pub mod limits;
 pub mod next;
@@ -75,6 +78,7 @@ pub mod view;
 pub mod wishes;
 
 pub use driver::{Driver, Rules};
+pub use forget::forget;
 pub use kind::Kind;
 pub use progress::{Progress, Seen};
 pub use request::{Approval, MoveRefused, NewMove, request};

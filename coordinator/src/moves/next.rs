@@ -143,6 +143,8 @@ pub fn next(step: Step, outcome: Outcome, facts: &Facts) -> Transition {
         (CutOver, Done, _) => to(Route),
         // Both are the agent's word that the source is active.
         (CutOver, Refused, _) | (CutOver, Retry, Gone) => back(Undo::Source),
+        // The source is active: what is written meanwhile is drained again.
+        (CutOver, Retry, Left) if facts.pause => Transition::Pause(Drain),
         (CutOver, Retry, Left) | (CutOver, Interrupted | Expired | MayHaveHappened, _) => {
             Transition::Repeat
         }
@@ -158,6 +160,7 @@ pub fn next(step: Step, outcome: Outcome, facts: &Facts) -> Transition {
         (RollBack, Done, _) => to(RouteBack),
         // Both are the agent's word that the target is active.
         (RollBack, Refused, _) | (RollBack, Retry, Gone) => to(WayBack),
+        (RollBack, Retry, Left) if facts.pause => to(WayBack),
         (RollBack, Retry, Left) | (RollBack, Interrupted | Expired | MayHaveHappened, _) => {
             Transition::Repeat
         }

@@ -156,7 +156,8 @@ impl Progress {
 
 const fn step_name(step: MoveStepKind) -> &'static str {
     match step {
-        MoveStepKind::Unspecified => "",
+        MoveStepKind::Unspecified | MoveStepKind::Pause => "",
+        MoveStepKind::Recover => "recover",
         MoveStepKind::Preflight => "preflight",
         MoveStepKind::Guard => "guard",
         MoveStepKind::Copy => "copy",

@@ -46,6 +46,9 @@ pub struct Timing {
     /// How long an undo waits for a silent target before the source lets go
     /// of the move alone.
     pub abandon_after: Duration,
+    /// How long a source's agent is silent before the target's is asked who
+    /// serves the tenant.
+    pub source_gone: Duration,
 }
 
 impl Default for Timing {
@@ -69,6 +72,7 @@ impl Default for Timing {
             way_back_grace: minutes(2),
             keep_old_copy: minutes(7 * 24 * 60),
             abandon_after: minutes(30),
+            source_gone: minutes(2),
         }
     }
 }
@@ -81,6 +85,7 @@ impl From<&crate::config::Moves> for Timing {
             way_back: Duration::from_secs(config.way_back_s),
             keep_old_copy: Duration::from_secs(config.keep_old_copy_s),
             abandon_after: Duration::from_secs(config.abandon_after_s),
+            source_gone: Duration::from_secs(config.source_gone_s),
             ..Self::default()
         }
     }

@@ -9,6 +9,7 @@ use webhost_proto::ids::{MoveId, TenantId};
 
 use super::progress::{percent, seconds_left};
 use super::state::State;
+use super::wishes::Pausing;
 use crate::store::moves::{self, Event, Move, Which};
 use crate::store::{Store, StoreError};
 
@@ -54,6 +55,9 @@ pub struct MoveView {
     pub result: Value,
     /// Why it waits, repeats, goes back or failed.
     pub error: Option<String>,
+    /// What a pause that was asked for waits for; none where none was, or the
+    /// move is paused.
+    pub pausing: Option<String>,
     /// When it was asked for.
     #[schema(value_type = String)]
     pub created_at: Timestamp,
@@ -134,7 +138,10 @@ fn view(row: Move, events: Vec<Event>, now: Timestamp) -> MoveView {
     let duration_ms = end.as_millisecond() - row.created_at.as_millisecond();
     let steps = steps(&row, now);
     let (percent, seconds_left) = (percent(&row), seconds_left(&row));
+    let paused = row.state == State::Paused || row.ending().is_some();
+    let pausing = row.durable.pause.as_ref().filter(|_| !paused);
     MoveView {
+        pausing: pausing.map(|_| Pausing::of(row.state).to_string()),
         dry_run: row.durable.wanted.dry_run,
         percent,
         seconds_left,

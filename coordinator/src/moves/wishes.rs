@@ -2,10 +2,13 @@
 //! go back. A wish changes the move's row, with its event and audit row; the
 //! driver finds it there and does what it means.
 
+use std::sync::{Mutex, PoisonError};
+
 use jiff::Timestamp;
 use webhost_proto::ids::MoveId;
 
 use super::durable::{Stopped, Wish};
+use super::forget;
 use super::request::{MoveRefused, note};
 use super::state::{Ending, State, Step, Undo};
 use crate::store::Store;
@@ -113,12 +116,66 @@ pub async fn cancel(store: &Store, id: MoveId, actor: &str) -> Result<(), MoveRe
     .await
 }
 
-/// A person stops a move for a while, before its cut-over: the step that runs
-/// is let end, nothing is undone, and guards and key log stay.
+/// When a pause that was asked for begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pausing {
+    /// It has begun.
+    Now,
+    /// The running step is ended for it, within seconds.
+    Soon(Step),
+    /// It waits for the end of the running step, which is short, or can't be
+    /// interrupted.
+    Waits(Step),
+}
+
+impl std::fmt::Display for Pausing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Now => write!(f, "is paused"),
+            Self::Soon(step) => write!(f, "ends its {} and pauses within seconds", step.as_str()),
+            Self::Waits(step @ Step::CutOver) => write!(
+                f,
+                "can't be interrupted in its {}: it waits for the end of this try, and pauses only \
+                 if the source still serves the tenant then",
+                step.as_str()
+            ),
+            Self::Waits(step @ Step::RollBack) => write!(
+                f,
+                "can't be interrupted in its {}: it waits for the end of this try, and goes back to \
+                 way_back only if the target still serves the tenant then",
+                step.as_str()
+            ),
+            Self::Waits(step) => write!(f, "pauses when its {} ends", step.as_str()),
+        }
+    }
+}
+
+impl Pausing {
+    /// What a pause does to a move in that state.
+    pub(super) fn of(state: State) -> Self {
+        match state {
+            State::Step(step @ (Step::Copy | Step::Drain | Step::Verify)) => Self::Soon(step),
+            State::Step(step) => Self::Waits(step),
+            _ => Self::Now,
+        }
+    }
+}
+
+/// A person stops a move for a while, before its switch: a copy, a drain or a
+/// verification is ended, and goes on where it was later; what else runs is let
+/// end. Nothing is undone, and guards and key log stay. A switch can't be
+/// interrupted: the pause waits for the end of the try, and is void where that
+/// switched.
 ///
 /// # Errors
 /// [`MoveRefused::TooLate`] where there is nothing to pause.
-pub async fn pause(store: &Store, id: MoveId, actor: &str, why: &str) -> Result<(), MoveRefused> {
+pub async fn pause(
+    store: &Store,
+    id: MoveId,
+    actor: &str,
+    why: &str,
+) -> Result<Pausing, MoveRefused> {
+    let pausing = Mutex::new(Pausing::Now);
     change(store, id, actor, "move.pause", |row, _| {
         let wish = Some(Wish { by: actor.to_owned(), why: why.to_owned() });
         match row.state {
@@ -128,8 +185,7 @@ pub async fn pause(store: &Store, id: MoveId, actor: &str, why: &str) -> Result<
                 row.state = State::Paused;
                 row.error = Some(format!("paused by {actor}: {why}"));
             }
-            State::Step(step) if step < Step::CutOver => {}
-            State::Step(Step::CutOver) => return Err("is in its cut-over: it takes moments".into()),
+            State::Step(step) if step <= Step::CutOver || step == Step::RollBack => {}
             State::AwaitingApproval | State::AwaitingConfirmation => {
                 return Err("waits for a person already".into());
             }
@@ -139,9 +195,12 @@ pub async fn pause(store: &Store, id: MoveId, actor: &str, why: &str) -> Result<
             State::Ended(_) => return Err("has ended".into()),
         }
         row.durable.pause = wish;
-        Ok(format!("{actor} wants a pause: {why}"))
+        let when = Pausing::of(row.state);
+        *pausing.lock().unwrap_or_else(PoisonError::into_inner) = when;
+        Ok(format!("{actor} wants a pause: {why}; the move {when}"))
     })
-    .await
+    .await?;
+    Ok(pausing.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// A person lets a paused move go on.
@@ -153,6 +212,8 @@ pub async fn resume(store: &Store, id: MoveId, actor: &str) -> Result<(), MoveRe
         if row.durable.pause.take().is_none() {
             return Err("is not paused".into());
         }
+        // Told already, the agent ends the step once more, and it is resumed.
+        row.durable.pause_sent = false;
         if row.state == State::Paused {
             row.state = row.durable.resume_at.take().map_or(State::WaitingForNode, State::Step);
             row.error = None;
@@ -220,11 +281,15 @@ fn open_way_back(row: &Move, now: Timestamp) -> Result<(), String> {
     Ok(())
 }
 
-/// The old copy is deleted before its time.
+/// The old copy is deleted before its time; of a move whose target was given
+/// up for good and came back, what that still holds.
 ///
 /// # Errors
 /// [`MoveRefused::TooLate`] unless it is kept.
 pub async fn clean_up(store: &Store, id: MoveId, actor: &str) -> Result<(), MoveRefused> {
+    if forget::remember(store, id, actor).await?.is_some() {
+        return Ok(());
+    }
     change(store, id, actor, "move.clean_up_wanted", |row, now| {
         match row.state {
             State::Step(Step::Kept) => {}

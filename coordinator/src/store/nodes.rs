@@ -131,6 +131,22 @@ pub async fn get(client: &impl GenericClient, id: NodeId) -> Result<Option<Node>
     client.query_opt(&sql, &[&id.0]).await?.as_ref().map(node).transpose()
 }
 
+/// Whether nobody has heard of a node since `since`; false where its agent is
+/// connected, or there is no such node.
+pub async fn silent_since(
+    client: &impl GenericClient,
+    id: NodeId,
+    since: Timestamp,
+) -> Result<bool, StoreError> {
+    let row = client
+        .query_opt(
+            "select 1 from nodes where id = $1 and connected_at is null and last_seen_at < $2",
+            &[&id.0, &since],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
 /// One node, its row locked until the transaction ends.
 pub async fn lock(client: &impl GenericClient, id: NodeId) -> Result<Option<Node>, StoreError> {
     let sql = format!("select {COLUMNS} from nodes where id = $1 for no key update");

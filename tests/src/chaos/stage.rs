@@ -137,6 +137,7 @@ pub fn setup(
         copy_part_pages: Some(32),
         copy_streams: 0,
         patience: PATIENT,
+        sources: std::collections::BTreeMap::new(),
         shutdown: CancellationToken::new(),
     })
 }

@@ -42,6 +42,7 @@ pub fn a_move(town: &Town, sides: &Sides, dedicated: bool) -> Run {
         source: Endpoint::Local(Box::new(source)),
         target: Endpoint::Local(Box::new(target)),
         here: Side::Source,
+        alone: false,
         tuning: Tuning::default(),
         archives: std::env::temp_dir().join("webhost-no-archives"),
         fail: Fail::Off,

@@ -28,7 +28,7 @@ async fn definitions(config: &tokio_postgres::Config) -> Vec<String> {
 }
 
 /// A move to a node that serves nobody yet.
-async fn alone(schema: &str, points: u32) -> (World, Run) {
+pub(crate) async fn alone(schema: &str, points: u32) -> (World, Run) {
     let world = world(schema, points).await;
     let gone = "set session_replication_role = replica; delete from customers; \
          do $$ declare t regclass; begin \

@@ -53,6 +53,7 @@ pub(crate) fn setup(world: &World, spec: &Spec, dir: &Path, fail_at: Option<&str
         copy_part_pages: Some(32),
         copy_streams: 0,
         patience: Patience::default(),
+        sources: std::collections::BTreeMap::new(),
         shutdown: CancellationToken::new(),
     }
 }

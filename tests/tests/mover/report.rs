@@ -206,6 +206,34 @@ async fn statements_that_mix_tenants_are_found() {
     run.rules.mixed_statements = Mixed::Refuse;
     steps(&run, &[Step::Guard, Step::Undo]).await;
     assert_eq!(before, objects(&world.source).await);
+
+    // What lets pass is told all the same, to whoever asked for the step.
+    let mut run = a_move(&world);
+    run.rules.watch_statements_ms = 1_500;
+    run.rules.mixed_statements = Mixed::Warn;
+    let write = async {
+        loop {
+            client
+                .batch_execute("update vehicles set odometer_m = odometer_m + 1")
+                .await
+                .expect("writes");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let done = tokio::select! {
+        outcome = run.step(Step::Guard) => outcome.expect("passes"),
+        () = write => panic!("never ends"),
+    };
+    let Done::Guard(findings) = &done else { panic!("{done:?}") };
+    let [finding] = findings.as_slice() else { panic!("{findings:?}") };
+    assert_eq!((finding.level, finding.topic), (Level::Warning, Topic::Statements));
+    assert!(finding.text.contains("UPDATE public.vehicles"), "{}", finding.text);
+    let told = done.to_wire(Step::Guard).result;
+    let Some(webhost_proto::wire::move_step_done::Result::Guard(told)) = told else {
+        panic!("{told:?}")
+    };
+    assert_eq!(told.findings.len(), 1);
+    steps(&run, &[Step::Undo]).await;
 }
 
 /// Without the extension a hypertable can't exist; its catalog can.

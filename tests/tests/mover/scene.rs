@@ -66,6 +66,7 @@ pub(crate) fn a_move(world: &World) -> Run {
         source: Endpoint::Local(Box::new(world.mover(&world.source))),
         target: Endpoint::Local(Box::new(world.mover(&world.target))),
         here: Side::Source,
+        alone: false,
         tuning: Tuning { copy_part_pages: 64, ..Tuning::default() },
         archives: std::env::temp_dir().join("webhost-no-archives"),
         fail: Fail::Off,

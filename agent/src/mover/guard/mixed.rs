@@ -8,8 +8,9 @@ use super::patience::patiently;
 use crate::mover::catalog::{Mixed, Table};
 use crate::mover::connect::Conn;
 use crate::mover::error::MoveError;
+use crate::mover::report::Topic;
 use crate::mover::run::Run;
-use crate::mover::spec::Spec;
+use crate::mover::spec::{Finding, Level, Spec};
 use crate::mover::sql;
 use crate::mover::statements::TableSql;
 
@@ -17,18 +18,22 @@ use crate::mover::statements::TableSql;
 const EVENTS: [(&str, &str, &str); 3] =
     [("wi", "INSERT", "NEW"), ("wu", "UPDATE", "NEW"), ("wd", "DELETE", "OLD")];
 
-/// Watches for as long as the node's configuration says.
+/// Watches for as long as the node's configuration says; answers what it saw.
 ///
 /// # Errors
 /// [`MoveError::Refused`], naming the tables, where it says that such
 /// statements stand against a move.
-pub(super) async fn watch(run: &Run, conn: &Conn, tables: &[Table]) -> Result<(), MoveError> {
+pub(super) async fn watch(
+    run: &Run,
+    conn: &Conn,
+    tables: &[Table],
+) -> Result<Vec<Finding>, MoveError> {
     let (rules, spec) = (&run.rules, &run.spec);
     if rules.mixed_statements == Mixed::Ignore || rules.watch_statements_ms == 0 {
-        return Ok(());
+        return Ok(Vec::new());
     }
     if super::alone(conn, spec, tables).await? {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let watched: Vec<(usize, &Table)> = tables
         .iter()
@@ -54,24 +59,26 @@ pub(super) async fn watch(run: &Run, conn: &Conn, tables: &[Table]) -> Result<()
         .await?;
     let seen: BTreeMap<String, i64> = seen.iter().map(|row| (row.get(0), row.get(1))).collect();
     conn.batch(&format!("DROP TABLE IF EXISTS {}", sql::mixed_table(spec.move_id))).await?;
-    let lines: Vec<String> = seen
+    let findings: Vec<Finding> = seen
         .iter()
-        .map(|(what, count)| {
-            format!(
+        .map(|(what, count)| Finding {
+            level: Level::Warning,
+            topic: Topic::Statements,
+            text: format!(
                 "{count} statements within {} ms wrote rows of this tenant and of others at once ({what}): \
-                 at the switch one would fail for all of them; write one tenant a statement, \
-                 or set moves.mixed_statements = \"warn\"",
+                 at the switch one would fail for all of them",
                 rules.watch_statements_ms
-            )
+            ),
+            way_out: "write one tenant a statement, or set moves.mixed_statements = \"warn\"".into(),
         })
         .collect();
-    if lines.is_empty() {
-        return Ok(());
+    for finding in &findings {
+        tracing::warn!(move_id = %spec.move_id, "{}", finding.line());
     }
-    for line in &lines {
-        tracing::warn!(move_id = %spec.move_id, "{line}");
+    if findings.is_empty() || rules.mixed_statements != Mixed::Refuse {
+        return Ok(findings);
     }
-    if rules.mixed_statements == Mixed::Refuse { Err(MoveError::Refused(lines)) } else { Ok(()) }
+    Err(MoveError::Refused(findings.iter().map(Finding::line).collect()))
 }
 
 fn function_name(spec: &Spec, number: usize) -> String {

@@ -50,23 +50,24 @@ use super::fence;
 use super::jobs;
 use super::leg::Leg;
 use super::run::{Pair, Run};
-use super::spec::Spec;
+use super::spec::{Finding, Spec};
 use super::sql::{self, SCHEMA};
 use super::statements::TableSql;
 
 /// When this returns, writes of the tenant are guarded on both sides and
-/// logged on the source. Idempotent.
+/// logged on the source. Answers what a person should know. Idempotent.
 ///
 /// # Errors
 /// [`MoveError::Refused`] where the target holds rows of the tenant that this
 /// move did not write, [`MoveError::Blocked`] when a table stayed locked.
-pub async fn install(run: &Run, pair: &Pair) -> Result<(), MoveError> {
+pub async fn install(run: &Run, pair: &Pair) -> Result<Vec<Finding>, MoveError> {
     let tables = run.discover_both(pair).await?;
     target(&run.spec, pair, &tables).await?;
     run.fail.point("mid_guard")?;
     source(run, &pair.source, &tables).await?;
-    mixed::watch(run, &pair.source, &tables).await?;
-    run.fail.point("after_guard")
+    let findings = mixed::watch(run, &pair.source, &tables).await?;
+    run.fail.point("after_guard")?;
+    Ok(findings)
 }
 
 /// What the leg needs beside its log, before it drains: on the side that it

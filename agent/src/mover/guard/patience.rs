@@ -55,7 +55,7 @@ pub(in crate::mover) enum Held<'a> {
 /// Who is in the way, with pid, name and age.
 pub(in crate::mover) async fn blockers(conn: &Conn, held: Held<'_>) -> Result<String, MoveError> {
     let filter = match held {
-        Held::Table(table) => format!("l.relation = {}::regclass", sql::literal(table)),
+        Held::Table(table) => format!("l.relation = to_regclass({})", sql::literal(table)),
         Held::Lock(lock) => format!(
             "l.locktype = 'advisory' and l.objsubid = 1 \
              and ((l.classid::int8 << 32) | l.objid::int8) = {}",

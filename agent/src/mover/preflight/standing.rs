@@ -1,6 +1,6 @@
 //! How this move, and others of the tenant, stand already.
 
-use crate::mover::error::MoveError;
+use crate::mover::error::{MoveError, Side};
 use crate::mover::fence;
 use crate::mover::leg::Leg;
 use crate::mover::recover::{self, Standing};
@@ -43,10 +43,21 @@ pub(super) async fn standing(
             .await?;
         for row in &others {
             let other: String = row.get(0);
+            let (what, way_out) = match conn.side() {
+                Side::Source => ("has guards", "finish or undo it first".to_owned()),
+                // Of a move that was given up while this node was away.
+                Side::Target => (
+                    "still has guards, and perhaps rows,",
+                    format!(
+                        "finish or undo it first; if it was abandoned or forgotten, \
+                         `webhost-coordinator move clean-up {other}` deletes them"
+                    ),
+                ),
+            };
             report.problem(
                 Topic::Standing,
-                format!("the {} has guards of move {other} of the same tenant", conn.side()),
-                "finish or undo it first",
+                format!("the {} {what} of move {other} of the same tenant", conn.side()),
+                way_out,
             );
         }
     }

@@ -4,7 +4,7 @@ use crate::mover::error::{MoveError, Side};
 use crate::mover::leg::Leg;
 use crate::mover::recover::Standing;
 use crate::mover::run::{Pair, Run};
-use crate::mover::spec::{CutOver, Done, Serving, Step};
+use crate::mover::spec::{CutOver, Done, Recovered, Serving, Step};
 use crate::mover::sql::{self, SCHEMA};
 use crate::mover::{copy, cut_over, drain, finish, guard, undo, verify, way_back};
 
@@ -36,7 +36,15 @@ impl Run {
             return self.before_the_switch(&pair, step).await;
         }
         match step {
-            Step::Recover => Ok(Done::Recover(serving)),
+            Step::Recover => {
+                let switched = self.switched(&pair, leg, done).await?;
+                Ok(Done::Recover(Recovered {
+                    serving: Some(serving),
+                    epoch: switched.epoch,
+                    activated_at_us: switched.activated_at_us,
+                    both_read: true,
+                }))
+            }
             Step::CutOver if leg.is_back() => {
                 self.switched(&pair, leg, done).await.map(Done::CutOver)
             }
@@ -78,10 +86,15 @@ impl Run {
 
     async fn before_the_switch(&self, pair: &Pair, step: Step) -> Result<Done, MoveError> {
         match step {
-            Step::Recover => Ok(Done::Recover(Serving::Source)),
+            Step::Recover => Ok(Done::Recover(Recovered {
+                serving: Some(Serving::Source),
+                epoch: self.spec.epoch,
+                activated_at_us: 0,
+                both_read: true,
+            })),
             Step::CutOver => cut_over::run(self, pair, Leg::FORTH).await.map(Done::CutOver),
             Step::Undo => undo::run(self, pair).await.map(|()| Done::Undo),
-            Step::Guard => guard::install(self, pair).await.map(|()| Done::Guard),
+            Step::Guard => guard::install(self, pair).await.map(Done::Guard),
             Step::Copy => copy::run(self, pair).await.map(Done::Copy),
             Step::Drain => drain::run(self, pair, Leg::FORTH).await.map(Done::Drain),
             Step::Verify => verify::run(self, pair, Leg::FORTH).await.map(Done::Verify),
@@ -97,7 +110,12 @@ impl Run {
     /// only be tidied up.
     async fn elsewhere(&self, pair: &Pair, step: Step) -> Result<Done, MoveError> {
         match step {
-            Step::Recover => Ok(Done::Recover(Serving::Target)),
+            Step::Recover => Ok(Done::Recover(Recovered {
+                serving: Some(Serving::Target),
+                epoch: Leg::BACK.epoch(&self.spec),
+                activated_at_us: 0,
+                both_read: true,
+            })),
             Step::CutOver => self.switched(pair, Leg::BACK, None).await.map(Done::CutOver),
             Step::Finish => finish::run(self, pair, Side::Target).await.map(|()| Done::Finish),
             other => Err(MoveError::refused(format!(

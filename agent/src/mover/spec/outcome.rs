@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use webhost_proto::ids::Epoch;
 use webhost_proto::wire;
 
-use super::{Preflight, Step};
+use super::{Finding, Preflight, Step};
+use crate::mover::report;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copied {
@@ -68,12 +69,43 @@ pub struct CleanedUp {
     pub rows: u64,
 }
 
+/// What a look at the fence rows said, after what was begun was finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// Who serves the tenant; none where the rows that could be read don't
+    /// say it.
+    pub serving: Option<Serving>,
+    /// Of the side that serves.
+    pub epoch: Epoch,
+    /// 0 is not known.
+    pub activated_at_us: i64,
+    /// Both rows were read, under the movers' locks.
+    pub both_read: bool,
+}
+
+impl Recovered {
+    fn to_wire(self) -> wire::RecoverResult {
+        let serving = match self.serving {
+            None => wire::Serving::Unspecified,
+            Some(Serving::Source) => wire::Serving::Source,
+            Some(Serving::Target) => wire::Serving::Target,
+        };
+        wire::RecoverResult {
+            serving: serving.into(),
+            epoch: self.epoch.0,
+            activated_at_us: self.activated_at_us,
+            both_read: self.both_read,
+        }
+    }
+}
+
 /// How a step ended well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Done {
     Preflight(Preflight),
-    Guard,
+    /// With what was seen while the guards went in.
+    Guard(Vec<Finding>),
     Copy(Copied),
     Drain(Drained),
     Verify(Verified),
@@ -85,7 +117,7 @@ pub enum Done {
     Undo,
     Abandon,
     /// Which side serves the tenant.
-    Recover(Serving),
+    Recover(Recovered),
 }
 
 /// Where the tenant is served, as the fence rows say.
@@ -122,7 +154,11 @@ impl Done {
                 verified_at_us: w.verified_at_us,
             })),
             Self::CleanUp(c) => Some(R::CleanUp(wire::CleanUpResult { rows: c.rows })),
-            Self::Guard | Self::Finish | Self::Undo | Self::Abandon | Self::Recover(_) => None,
+            Self::Guard(findings) => {
+                Some(R::Guard(wire::GuardResult { findings: report::to_wire(findings) }))
+            }
+            Self::Recover(recovered) => Some(R::Recover(recovered.to_wire())),
+            Self::Finish | Self::Undo | Self::Abandon => None,
         };
         wire::MoveStepDone { step: step.to_wire().into(), result }
     }

@@ -17,7 +17,7 @@ mod resume;
 mod steps;
 mod tickets;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -78,6 +78,9 @@ pub struct Setup {
     /// 0 is as many as help.
     pub copy_streams: u32,
     pub patience: Patience,
+    /// Databases of other nodes that this one reaches without their agents, to
+    /// settle a move whose source's agent is gone.
+    pub sources: BTreeMap<NodeId, Login>,
     pub shutdown: CancellationToken,
 }
 

@@ -18,8 +18,9 @@ use crate::mover::spec::{Progress, Step};
 pub struct Patience {
     /// Without a word of it: many times the pause between two signs of life.
     pub silent: Duration,
-    /// While writers wait at its fence, whatever it says: many times what a
-    /// switch takes, and less than the databases' own timeouts.
+    /// While writers wait at its fence, whatever it says, and in a switch
+    /// without a word of it: many times what a switch takes, and less than the
+    /// databases' own timeouts.
     pub fence: Duration,
 }
 
@@ -37,7 +38,11 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(patience: Patience) -> Self {
+    /// Where nobody may serve the tenant, even silence is borne with less.
+    fn new(mut patience: Patience, step: Step) -> Self {
+        if matches!(step, Step::CutOver | Step::RollBack | Step::Recover) {
+            patience.silent = patience.silent.min(patience.fence);
+        }
         Self { patience, heard: Instant::now(), fence: None }
     }
 
@@ -102,7 +107,7 @@ pub(super) async fn run(
     text.push(b'\n');
     text.extend(serde_json::to_vec(&step).map_err(|error| words("the step", &error))?);
     text.push(b'\n');
-    let mut watch = Watch::new(setup.patience);
+    let mut watch = Watch::new(setup.patience, step);
     // A child that died at once is told by its exit below.
     let Ok(sent) = timeout_at(watch.until(), input.write_all(&text)).await else {
         kill(&mut child, setup.patience).await;

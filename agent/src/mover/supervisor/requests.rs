@@ -59,7 +59,7 @@ fn serving(step: Step, line: &Line) -> Option<Serving> {
     match (step, line) {
         (_, Line::Done(Done::CutOver(_))) => Some(Serving::Target),
         (_, Line::Done(Done::RollBack(_))) => Some(Serving::Source),
-        (_, Line::Done(Done::Recover(serving))) => Some(*serving),
+        (_, Line::Done(Done::Recover(recovered))) => recovered.serving,
         // Both are the word of who has read the fence rows.
         (Step::CutOver, Line::Failed { kind: Kind::Retry | Kind::Refused, .. }) => {
             Some(Serving::Source)

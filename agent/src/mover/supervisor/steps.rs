@@ -23,6 +23,13 @@ const DEATHS: usize = 20;
 /// given back.
 const SETTLES: usize = 30;
 
+/// Whether a step asked for by a command is written down, to be taken up again
+/// after a crash. A preflight changes nothing, and a recovery that was asked for
+/// is asked for again.
+fn on_record(step: Step) -> bool {
+    !matches!(step, Step::Preflight | Step::Recover)
+}
+
 /// How a step came to its end.
 pub(super) struct Ended {
     pub(super) line: Line,
@@ -41,6 +48,9 @@ impl Supervisor {
             Some(Err(error)) => return failed(Kind::Refused, error.to_string()),
             None => return failed(Kind::Refused, "move step without spec".into()),
         };
+        if order.step() == wire::MoveStepKind::Pause {
+            return self.pause(&spec);
+        }
         let Some(step) = Step::from_wire(order.step()) else {
             return failed(Kind::Refused, format!("unknown move step {}", order.step));
         };
@@ -49,8 +59,7 @@ impl Supervisor {
         }
         let before = self.inner.records.get(spec.move_id);
         let record = Record::new(spec.clone(), step);
-        // A preflight changes nothing and needs no recovery.
-        if step != Step::Preflight
+        if on_record(step)
             && let Err(error) = self.inner.records.put(record)
         {
             return failed(Kind::Retry, format!("the move can't be written down: {error}"));
@@ -135,9 +144,11 @@ impl Supervisor {
         if self.inner.setup.database.is_none() {
             return Err("this node takes no part in moves: it has no [postgres], or [moves] enabled = false".into());
         }
-        // A copy is deleted by the agent beside it.
-        let deletes = step == Step::CleanUp && spec.target_node == self.inner.setup.node;
-        if spec.source_node != self.inner.setup.node && !deletes {
+        // A copy is deleted by the agent beside it, and who serves is found out
+        // by the one that is left.
+        let ours_as_target = matches!(step, Step::CleanUp | Step::Recover)
+            && spec.target_node == self.inner.setup.node;
+        if spec.source_node != self.inner.setup.node && !ours_as_target {
             return Err(format!(
                 "the move starts at node {}, this is node {}",
                 spec.source_node, self.inner.setup.node
@@ -173,9 +184,24 @@ impl Supervisor {
                 tracing::warn!(%error, "the record of an ended move stays");
             }
             lock(&self.inner.status).remove(&spec.move_id);
-        } else if step != Step::Preflight {
+        } else if on_record(step) {
             self.show(spec, step, "waiting");
         }
+    }
+
+    /// Ends what runs where a repetition resumes it; its own command is
+    /// answered as interrupted. The rest goes on to its end.
+    fn pause(&self, spec: &Spec) -> command_reply::Outcome {
+        if let Some((step, stop)) = lock(&self.inner.running).get(&spec.tenant)
+            && step.ends_for_a_pause()
+            && self.inner.records.get(spec.move_id).is_some()
+        {
+            stop.cancel();
+        }
+        command_reply::Outcome::MoveStepDone(wire::MoveStepDone {
+            step: wire::MoveStepKind::Pause.into(),
+            result: None,
+        })
     }
 
     /// A clean-up that was refused did nothing, and reads no fence row of the
@@ -234,7 +260,7 @@ impl Supervisor {
         progress: &watch::Sender<Option<wire::MoveProgress>>,
         stop: &CancellationToken,
     ) -> Line {
-        if step != Step::Preflight {
+        if on_record(step) || self.inner.records.get(spec.move_id).is_some() {
             self.show(spec, step, if step == Step::Recover { "recovering" } else { "running" });
         }
         let order = match self.order(spec) {
@@ -252,7 +278,7 @@ impl Supervisor {
                 biased;
                 () = stop.cancelled() => return Line::Failed {
                     kind: Kind::Interrupted,
-                    message: format!("step {step} was ended by the step that came after it"),
+                    message: format!("step {step} was ended by what was asked for after it"),
                 },
                 ended = process::run(&self.inner.setup, &order, step, report) => ended,
                 () = self.inner.setup.shutdown.cancelled() => return Line::Failed {
@@ -289,12 +315,17 @@ impl Supervisor {
             (a, b) => a.min(b),
         };
         let here = if spec.source_node == setup.node { Side::Source } else { Side::Target };
+        let across = match here {
+            Side::Source => None,
+            Side::Target => setup.sources.get(&spec.source_node).cloned(),
+        };
         Ok(Order {
             spec,
             rules: setup.rules.clone(),
             source,
             target,
             here,
+            across,
             scratch: self.inner.records.dir().to_path_buf(),
             copy_part_pages: setup.copy_part_pages,
             copy_streams: setup.copy_streams,

@@ -51,6 +51,7 @@ fn view() -> MoveView {
         deadline: Some(at("2026-11-22T22:00:00Z")),
         way_back_until: None,
         keep_until: None,
+        pausing: None,
         steps: vec![step("guard", 1250, Some(began), 1), step("copy", 125_000, None, 2)],
         events: Vec::new(),
     }

@@ -1,3 +1,4 @@
+mod gone;
 mod turns;
 mod way_back;
 mod wishes;

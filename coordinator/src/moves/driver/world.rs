@@ -164,6 +164,19 @@ impl World {
         self.book.apply(node, &report, &[(self.tenant, sample)], at_us, 10_000_000);
     }
 
+    /// Nobody has heard of `node` for an hour, or its agent is connected.
+    pub(crate) async fn silent(&self, node: NodeId, silent: bool) {
+        let client = self.store.client().await.expect("a client");
+        client
+            .execute(
+                "update nodes set connected_at = case when $2 then null else now() end,
+                        last_seen_at = now() - interval '1 hour' where id = $1",
+                &[&node.0, &silent],
+            )
+            .await
+            .expect("a node");
+    }
+
     pub(crate) fn pass(&mut self, time: Duration) {
         self.now = crate::moves::timing::later(self.now, time);
     }
@@ -370,6 +383,8 @@ pub(crate) fn name(kind: &command::Kind) -> &'static str {
             MoveStepKind::RollBack => "roll_back",
             MoveStepKind::CleanUp => "clean_up",
             MoveStepKind::Abandon => "abandon",
+            MoveStepKind::Recover => "recover",
+            MoveStepKind::Pause => "pause",
             MoveStepKind::Unspecified => "unspecified",
         },
     }
@@ -417,6 +432,7 @@ pub(crate) fn good(kind: &command::Kind) -> command_reply::Outcome {
             verifications: 1,
             verified_at_us: 1,
         })),
+        MoveStepKind::Recover => Some(recovered(wire::Serving::Target, epoch + 1, false)),
         MoveStepKind::CleanUp => {
             Some(move_step_done::Result::CleanUp(wire::CleanUpResult { rows: 200_000 }))
         }
@@ -424,9 +440,24 @@ pub(crate) fn good(kind: &command::Kind) -> command_reply::Outcome {
         | MoveStepKind::Finish
         | MoveStepKind::Undo
         | MoveStepKind::Abandon
+        | MoveStepKind::Pause
         | MoveStepKind::Unspecified => None,
     };
     command_reply::Outcome::MoveStepDone(wire::MoveStepDone { step: step.step, result })
+}
+
+/// What a target's agent finds out about a switch whose source is silent.
+pub(crate) fn recovered(
+    serving: wire::Serving,
+    epoch: u64,
+    both_read: bool,
+) -> move_step_done::Result {
+    move_step_done::Result::Recover(wire::RecoverResult {
+        serving: serving.into(),
+        epoch,
+        activated_at_us: 1,
+        both_read,
+    })
 }
 
 pub(crate) fn failed(kind: FailureKind) -> command_reply::Outcome {

@@ -24,7 +24,9 @@ mod drain;
 mod finish;
 mod guard;
 mod open_tunnel;
+mod pause;
 mod preflight;
+mod recover;
 mod reply;
 mod roll_back;
 mod undo;
@@ -100,6 +102,9 @@ pub struct Learned {
 /// The command that asks for a step; none where no agent takes part.
 pub fn command(step: Step, context: &Context<'_>) -> Option<Outgoing> {
     match step {
+        Step::CutOver | Step::RollBack if context.durable.asked_target => {
+            Some(recover::command(context))
+        }
         Step::OpenTunnel => open_tunnel::command(context),
         Step::Preflight => Some(preflight::command(context)),
         Step::Guard => Some(guard::command(context)),
@@ -116,6 +121,12 @@ pub fn command(step: Step, context: &Context<'_>) -> Option<Outgoing> {
     }
 }
 
+/// The command that ends a running step for a pause; none where a pause waits
+/// for the step's own end.
+pub fn pause_command(step: Step, context: &Context<'_>) -> Option<Outgoing> {
+    pause::command(step, context)
+}
+
 /// The command that asks for a step back.
 pub fn undo_command(undo: Undo, context: &Context<'_>) -> Outgoing {
     match undo {
@@ -128,6 +139,9 @@ pub fn undo_command(undo: Undo, context: &Context<'_>) -> Outgoing {
 
 /// What an agent's ending reply to a step's command means.
 pub fn read(step: Step, reply: &command_reply::Outcome, context: &Context<'_>) -> Answer {
+    if context.durable.asked_target && matches!(step, Step::CutOver | Step::RollBack) {
+        return recover::read(step, reply, context);
+    }
     let answer = reply::read(reply, |reply| match step {
         Step::OpenTunnel => open_tunnel::done(reply),
         Step::Preflight => preflight::done(reply),

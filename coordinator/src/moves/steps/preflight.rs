@@ -46,18 +46,7 @@ fn report(found: &wire::PreflightResult) -> Value {
             })
         })
         .collect();
-    let findings: Vec<_> = found
-        .findings
-        .iter()
-        .map(|finding| {
-            json!({
-                "level": level(finding.level()),
-                "topic": finding.topic,
-                "text": finding.text,
-                "way_out": finding.way_out,
-            })
-        })
-        .collect();
+    let findings: Vec<_> = found.findings.iter().map(finding).collect();
     json!({
         "tables": tables,
         "findings": findings,
@@ -68,6 +57,16 @@ fn report(found: &wire::PreflightResult) -> Value {
         "duration_estimated_us": found.duration_estimated_us,
         "disk_free_bytes": found.disk_free_bytes,
         "disk_needed_bytes": found.disk_needed_bytes,
+    })
+}
+
+/// One finding, of any step.
+pub(super) fn finding(finding: &wire::Finding) -> Value {
+    json!({
+        "level": level(finding.level()),
+        "topic": finding.topic,
+        "text": finding.text,
+        "way_out": finding.way_out,
     })
 }
 

@@ -174,6 +174,35 @@ pub async fn keep_incoming(client: &impl GenericClient, row: &Move) -> Result<()
     Ok(())
 }
 
+/// The copy that was thought to be gone from `node` is there after all, and
+/// takes room until it is deleted. False where the tenant lives there, or is
+/// about to; then nothing is written.
+pub async fn keep_again(
+    client: &impl GenericClient,
+    row: &Move,
+    node: NodeId,
+) -> Result<bool, StoreError> {
+    let other = client
+        .query_opt(
+            "select 1 from placements
+             where tenant_id = $1 and node_id = $2 and state <> 'ended' for update",
+            &[&row.tenant.0, &node.0],
+        )
+        .await?;
+    if other.is_some() {
+        return Ok(false);
+    }
+    client
+        .execute(
+            "update placements set state = 'kept', ended_at = null
+             where id = (select id from placements where tenant_id = $1 and node_id = $2
+                         order by id desc limit 1)",
+            &[&row.tenant.0, &node.0],
+        )
+        .await?;
+    Ok(true)
+}
+
 /// The copy that was kept on `node` is gone, and its room is free. Takes the
 /// node's lock first, as everybody does who gives a slot back.
 pub async fn end_kept(

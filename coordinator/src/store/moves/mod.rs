@@ -13,8 +13,8 @@ mod history;
 mod turns;
 
 pub use books::{
-    Copy, Standing, copies, end_kept, keep_incoming, release_incoming, reserve_incoming, standing,
-    still_at_source, switch_back, switch_placements,
+    Copy, Standing, copies, end_kept, keep_again, keep_incoming, release_incoming,
+    reserve_incoming, standing, still_at_source, switch_back, switch_placements,
 };
 pub use commands::{Open, Sent, of_command, open, settle_commands};
 pub use history::{Event, audit, event, events};
@@ -284,6 +284,33 @@ pub async fn save(client: &impl GenericClient, from: &Move, to: &Move) -> Result
                 &to.approved_at,
                 &to.updated_at,
                 &ended,
+            ],
+        )
+        .await?;
+    Ok(written == 1)
+}
+
+/// Opens the row of an ended move again, as `to`; false, and nothing written,
+/// when it is no longer in that state and revision.
+pub async fn reopen(
+    client: &impl GenericClient,
+    from: &Move,
+    to: &Move,
+) -> Result<bool, StoreError> {
+    let revision = i64::try_from(from.durable.revision).unwrap_or(i64::MAX);
+    let written = client
+        .execute(
+            "update moves set state = $4, durable = $5, error = $6, updated_at = $7, ended_at = null
+             where id = $1 and state = $2 and (durable->>'revision')::bigint = $3
+               and ended_at is not null",
+            &[
+                &from.id.0,
+                &from.state.as_str(),
+                &revision,
+                &to.state.as_str(),
+                &durable_json(&to.durable)?,
+                &to.error,
+                &to.updated_at,
             ],
         )
         .await?;

@@ -32,6 +32,7 @@ pub async fn run(town: &mut Town, figures: &mut Figures) -> anyhow::Result<()> {
         source: login(&source)?,
         target: Reach::Direct(login(&target)?),
         here: run.here,
+        across: None,
         scratch: town.scratch().to_path_buf(),
         copy_part_pages: None,
         copy_streams: 0,

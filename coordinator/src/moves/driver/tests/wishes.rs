@@ -3,6 +3,8 @@
 use webhost_proto::wire::{self, command_reply, move_step_done};
 
 use crate::moves::driver::world::{World, failed, good, name};
+use crate::moves::state::Step;
+use crate::moves::wishes::Pausing;
 use crate::moves::{self, MoveRefused};
 use crate::store::testing;
 
@@ -99,10 +101,82 @@ async fn a_pause_is_taken_back_and_comes_too_late() {
     let none = moves::resume(&world.store, id, "token ops").await;
     assert!(matches!(none, Err(MoveRefused::TooLate { .. })), "{none:?}");
     world.play(&mut |command| (name(command) != "cut_over").then(|| good(command))).await;
-    let late = moves::pause(&world.store, id, "token ops", "now").await.expect_err("late");
-    assert!(late.to_string().contains("cut-over"), "{late}");
+    let waits = moves::pause(&world.store, id, "token ops", "now").await.expect("wanted");
+    assert_eq!(waits, Pausing::Waits(Step::CutOver));
+    let shown = moves::get(&world.store, id).await.expect("reads").expect("the move").pausing;
+    assert!(shown.expect("is told").contains("can't be interrupted in its cut_over"));
+    // The switch was made: there is nothing to pause any more.
     world.play(&mut |command| Some(good(command))).await;
     world.assert_moved(id).await;
+}
+
+/// A switch is never interrupted; where it did not come about, the move rests.
+#[tokio::test]
+async fn a_pause_waits_for_the_end_of_a_switch_under_way() {
+    let mut world = World::new().await;
+    let id = world.request().await;
+    world.play(&mut |command| (name(command) != "cut_over").then(|| good(command))).await;
+    moves::pause(&world.store, id, "token ops", "a launch").await.expect("wanted");
+    let mut asked = Vec::new();
+    world
+        .play(&mut |command| {
+            asked.push(name(command));
+            Some(failed(wire::FailureKind::Retry))
+        })
+        .await;
+    assert_eq!(asked, ["cut_over"]);
+    assert_eq!(world.state(id).await, "paused");
+    moves::resume(&world.store, id, "token ops").await.expect("resumed");
+    assert_eq!(
+        world.row(id).await.state.as_str(),
+        "drain",
+        "what was written meanwhile comes first"
+    );
+    world.play(&mut |command| (name(command) != "way_back").then(|| good(command))).await;
+    moves::roll_back(&world.store, id, "token ops", "slow").await.expect("wanted");
+    world.play(&mut |command| (name(command) == "finish").then(|| good(command))).await;
+    assert_eq!(world.state(id).await, "roll_back");
+    let waits = moves::pause(&world.store, id, "token ops", "a launch").await.expect("wanted");
+    assert_eq!(waits, Pausing::Waits(Step::RollBack));
+    world
+        .play(&mut |command| {
+            (name(command) == "roll_back").then(|| failed(wire::FailureKind::Retry))
+        })
+        .await;
+    assert_eq!(world.state(id).await, "way_back");
+    let error = world.row(id).await.error.expect("is told");
+    assert!(error.contains("not rolled back") && error.contains("paused by token ops"), "{error}");
+    assert_eq!(world.row(id).await.durable.pause, None);
+}
+
+/// A copy of hours is not waited for: its agent is told to end it, once, and
+/// the move rests when the copy's own command is answered.
+#[tokio::test]
+async fn a_pause_ends_a_long_step_that_can_be_resumed() {
+    let store = testing::database().await;
+    for step in ["copy", "drain", "verify"] {
+        let mut world = World::on(store.clone()).await;
+        let id = world.request().await;
+        world.play(&mut |command| (name(command) != step).then(|| good(command))).await;
+        let soon = moves::pause(&world.store, id, "token ops", "a launch").await.expect("wanted");
+        assert!(matches!(soon, Pausing::Soon(_)), "{soon:?}");
+        let mut asked = 0;
+        world
+            .play(&mut |command| {
+                asked += usize::from(name(command) == "pause");
+                // The step's own command is not answered yet.
+                (name(command) == "pause").then(|| good(command))
+            })
+            .await;
+        assert_eq!((asked, world.state(id).await), (1, step));
+        world.play(&mut |_| Some(failed(wire::FailureKind::Interrupted))).await;
+        assert_eq!(world.state(id).await, "paused");
+        assert_eq!(world.open_commands().await, []);
+        moves::resume(&world.store, id, "token ops").await.expect("resumed");
+        assert_eq!(world.state(id).await, step, "it goes on where it was");
+        world.play(&mut |command| Some(good(command))).await;
+        world.assert_moved(id).await;
+    }
 }
 
 #[tokio::test]
