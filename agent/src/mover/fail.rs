@@ -192,6 +192,13 @@ impl Fail {
     }
 }
 
+/// Whether a test has movers stand still: whoever watches over them must not
+/// take that for a fault. Never in a release build.
+pub fn holds() -> bool {
+    cfg!(debug_assertions)
+        && std::env::var("WEBHOST_FAIL_AT").is_ok_and(|wish| wish.starts_with("hold:"))
+}
+
 /// The process's other threads keep its connections alive meanwhile. A test
 /// that failed took the marker's directory along: nobody will release it.
 fn hold(marker: &Path) {

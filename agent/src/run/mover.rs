@@ -89,7 +89,7 @@ pub(super) fn setup(
         tickets,
         copy_part_pages: None,
         copy_streams: config.moves.copy_streams,
-        patience: Patience::default(),
+        patience: Patience::of_an_agent(),
         sources: sources(config).map_err(RunError::Mover)?,
         shutdown: CancellationToken::new(),
     })
