@@ -76,7 +76,7 @@ fn every_step_and_every_outcome() {
 
 #[test]
 fn what_else_decides() {
-    use Outcome::{Done, Interrupted, Refused, Retry};
+    use Outcome::{Done, Expired, Interrupted, MayHaveHappened, Refused, Retry};
     let check = |step, outcome, facts: Facts, expected| {
         assert_eq!(next(step, outcome, &facts), expected, "{step:?} {outcome:?} {facts:?}");
     };
@@ -90,7 +90,16 @@ fn what_else_decides() {
     check(Step::Copy, Interrupted, pause, Transition::Pause(Step::Copy));
     check(Step::Copy, Done, pause, Transition::Pause(Step::Drain));
     check(Step::Verify, Done, pause, Transition::Pause(Step::Drain));
-    check(Step::CutOver, Retry, pause, Transition::Repeat);
+    // A switch is let end; where the agent says that it did not come about,
+    // the move rests with the side that serves.
+    check(Step::CutOver, Retry, pause, Transition::Pause(Step::Drain));
+    for open in [Interrupted, Expired, MayHaveHappened] {
+        check(Step::CutOver, open, pause, Transition::Repeat);
+        check(Step::RollBack, open, pause, Transition::Repeat);
+    }
+    check(Step::CutOver, Done, pause, to(Step::Route));
+    check(Step::RollBack, Retry, pause, to(Step::WayBack));
+    check(Step::RollBack, Done, pause, to(Step::RouteBack));
     check(Step::Copy, Done, Facts { patience: Patience::Gone, ..pause }, back(Undo::Source));
     check(Step::Route, Done, Facts { way_back: false, ..PLAIN }, to(Step::Finish));
     let wish = Facts { roll_back: true, ..PLAIN };
