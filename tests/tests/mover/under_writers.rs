@@ -127,3 +127,71 @@ async fn a_long_transaction_is_named_and_not_waited_for() {
     cut_over(&run).await;
     assert_eq!(number(&world.target, "select max(odometer_m) from vehicles").await, 1);
 }
+
+/// A target that is not ready in time gives writers back to the source at
+/// once, while it is still at work on what it was asked; the next attempt
+/// takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_slow_inside_the_fence_keeps_nobody_waiting() {
+    let world = world(schema::WEBHOST, 500).await;
+    let run = a_move(&world);
+    steps(&run, &[Step::Guard, Step::Copy]).await;
+    // Only the fence's transaction does not wait for the disk.
+    sql(
+        &world.target,
+        "create table naps (taken bool); insert into naps values (false); \
+         create function nap() returns trigger security definer language plpgsql as $$ begin \
+           while current_setting('synchronous_commit') = 'off' and not (select taken from naps) loop \
+             perform pg_sleep(0.02); \
+           end loop; \
+           return new; end $$; \
+         create trigger nap before update on vehicles for each row execute function nap(); \
+         alter table vehicles enable always trigger nap",
+    )
+    .await;
+    let written = || {
+        let query = format!(
+            "select sum(odometer_m)::int8 from vehicles where customer_id = '{}'",
+            world.tenant
+        );
+        let source = world.source.clone();
+        async move { number(&source, &query).await }
+    };
+    let stop = tokio_util::sync::CancellationToken::new();
+    let writes = async {
+        let (client, _driver) =
+            webhost_tests::writers::session(&world.source).await.expect("a session");
+        let update = format!(
+            "update vehicles set odometer_m = coalesce(odometer_m, 0) + 1 where customer_id = '{}'",
+            world.tenant
+        );
+        // Until the source says that the tenant has gone.
+        while !stop.is_cancelled() && client.batch_execute(&update).await.is_ok() {}
+    };
+    let goes_on = async {
+        let napping = "select count(*) from pg_stat_activity \
+                       where wait_event = 'PgSleep' and application_name like 'webhost-mover%'";
+        while number(&world.target, napping).await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let before = written().await;
+        // Beyond the writes that were under way when the fence closed.
+        while written().await < before + 50 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(number(&world.target, napping).await, 1, "the target is still at work");
+        assert_eq!(states(&world).await, ("active".into(), "standby".into()));
+        sql(&world.target, "update naps set taken = true").await;
+    };
+    let switch = async {
+        let switched = cut_over(&run).await;
+        stop.cancel();
+        switched
+    };
+    let (switched, (), ()) = tokio::join!(switch, writes, goes_on);
+    assert!(!switched.recovered, "{switched:?}");
+    assert_eq!(
+        number(&world.target, "select max(odometer_m) from vehicles").await,
+        number(&world.source, "select max(odometer_m) from vehicles").await
+    );
+}

@@ -1,9 +1,10 @@
 //! The fence, closed and opened: S1, S3 and what comes after them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::{join3, try_join};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Row, SimpleQueryMessage, Statement};
 
@@ -28,6 +29,8 @@ const MOST_KEYS: usize = 10_000;
 pub(super) enum Closed {
     Switched(CutOver),
     Blocked,
+    /// The target was not ready in time.
+    Slow,
     TooMuch(usize),
 }
 
@@ -109,27 +112,29 @@ impl<'a> Fence<'a> {
     /// **Invariant:** writers wait for this mover only between `at_fence` and
     /// `off_fence`; one that does not come so far in time is killed, and the
     /// next reads the fence rows.
-    pub(super) async fn close(&self, applier: &Applier<'_>) -> Result<Closed, MoveError> {
+    pub(super) async fn close(
+        &self,
+        applier: &Applier<'_>,
+        patience: Duration,
+    ) -> Result<Closed, MoveError> {
         self.run.requests.at_fence();
-        let closed = self.closed(applier).await;
+        let closed = self.closed(applier, patience).await;
         self.run.requests.off_fence();
         closed
     }
 
-    async fn closed(&self, applier: &Applier<'_>) -> Result<Closed, MoveError> {
+    async fn closed(&self, applier: &Applier<'_>, patience: Duration) -> Result<Closed, MoveError> {
         let (source, target) = (self.source, self.target);
         let started = Instant::now();
-        let prepared = self.take_and_prepare(applier).await;
+        let prepared = self.take_and_prepare(applier, patience).await;
         let keys = match prepared {
             Ok(Prepared::Ready(keys)) => keys,
             Ok(Prepared::Not(closed)) => {
-                self.roll_back().await;
-                self.run.release(self.leg, false);
+                self.give_back().await;
                 return Ok(closed);
             }
             Err(error) => {
-                self.roll_back().await;
-                self.run.release(self.leg, false);
+                self.give_back().await;
                 return Err(error);
             }
         };
@@ -188,8 +193,13 @@ impl<'a> Fence<'a> {
         }))
     }
 
-    /// S1 and T2.
-    async fn take_and_prepare(&self, applier: &Applier<'_>) -> Result<Prepared, MoveError> {
+    /// S1, and T2 as long as `patience` lasts for both.
+    async fn take_and_prepare(
+        &self,
+        applier: &Applier<'_>,
+        patience: Duration,
+    ) -> Result<Prepared, MoveError> {
+        let started = Instant::now();
         let (spec, source) = (&self.run.spec, self.source);
         let tenant = sql::tenant_literal(spec.tenant);
         // The statements after the lock have new snapshots: they see what the
@@ -234,9 +244,15 @@ impl<'a> Fence<'a> {
             return Ok(Prepared::Not(Closed::TooMuch(batch.keys)));
         }
         let sequences = sequences?;
+        let left = patience.saturating_sub(started.elapsed());
         self.run.fail.on("after_take", self.leg)?;
         let keys = batch.keys;
-        match self.prepare_target(applier, &batch, &sequences, Mode::Update).await {
+        let prepared = self.prepare_target(applier, &batch, &sequences, Mode::Update);
+        // What the target still works on then, its ROLLBACK comes behind.
+        let Ok(prepared) = timeout(left, prepared).await else {
+            return Ok(Prepared::Not(Closed::Slow));
+        };
+        match prepared {
             // A swap of unique values inside the last keys: the next drain
             // sorts it out.
             Err(error)
@@ -272,15 +288,23 @@ impl<'a> Fence<'a> {
         )
     }
 
+    /// Before S3: writers and requests go on where they were, at once; the
+    /// target may still be at work on what it was asked.
+    async fn give_back(&self) {
+        roll_back(self.source, &self.rolled_back()).await;
+        self.run.release(self.leg, false);
+        self.run.requests.off_fence();
+        roll_back(self.target, "ROLLBACK").await;
+    }
+
+    /// The source first: its writers wait.
     pub(super) async fn roll_back(&self) {
-        // The source first: its writers wait. A connection that is gone has
-        // rolled back by itself.
-        let open = format!("ROLLBACK; {}", self.open());
-        for (conn, text) in [(self.source, open.as_str()), (self.target, "ROLLBACK")] {
-            if let Err(error) = conn.batch(text).await {
-                tracing::debug!(%error, "rollback of a fence");
-            }
-        }
+        roll_back(self.source, &self.rolled_back()).await;
+        roll_back(self.target, "ROLLBACK").await;
+    }
+
+    fn rolled_back(&self) -> String {
+        format!("ROLLBACK; {}", self.open())
     }
 }
 
@@ -294,4 +318,11 @@ fn changed_rows(messages: &[SimpleQueryMessage]) -> u64 {
             _ => 0,
         })
         .sum()
+}
+
+/// A connection that is gone has rolled back by itself.
+async fn roll_back(conn: &Conn, text: &str) {
+    if let Err(error) = conn.batch(text).await {
+        tracing::debug!(%error, "rollback of a fence");
+    }
 }

@@ -48,6 +48,11 @@ use super::sql::{self, Lock, SCHEMA};
 const FENCE_LOCK_TIMEOUT: &str = "250ms";
 /// A frozen mover gives the tenant back after this.
 const FENCE_IDLE_TIMEOUT: &str = "3s";
+/// How long the first attempt may keep writers until the target is ready to
+/// serve them: less than requests are parked for. Each further one has half as
+/// much again, up to the most, which a mover at its fence is given anyway.
+const READY_WITHIN: Duration = Duration::from_millis(700);
+const READY_AT_MOST: Duration = Duration::from_millis(1_500);
 /// Between two attempts writers catch their breath.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -63,6 +68,7 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError>
     }
     let mut drain = Drain::prepare(run, pair, leg, &tables).await?;
     let fence = Fence::prepare(run, pair, leg, &tables).await?;
+    let mut patience = READY_WITHIN;
     for attempt in 1..=run.tuning.fence_attempts.max(1) {
         drain.until_short().await?;
         drain.vacuum().await?;
@@ -74,11 +80,15 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError>
         // What came meanwhile.
         drain.batch(None).await?;
         run.park().await;
-        match fence.close(drain.applier()).await? {
+        match fence.close(drain.applier(), patience).await? {
             Closed::Switched(result) => return Ok(result),
             Closed::TooMuch(keys) => tracing::info!(keys, "too many keys for the fence"),
             Closed::Blocked => {
                 tracing::info!(attempt, "the fence could not be closed yet");
+            }
+            Closed::Slow => {
+                tracing::info!(attempt, ?patience, "the target was not ready in time");
+                patience = (patience * 3 / 2).min(READY_AT_MOST);
             }
         }
         tokio::time::sleep(PAUSE).await;
