@@ -24,6 +24,7 @@ pub use load::{ConfigError, DEFAULT_PATH, Problem};
 pub use secret::SecretUrl;
 
 use crate::mover::catalog::{Mixed, Rules};
+use crate::mover::hypertable::Hypertables;
 
 /// Everything `webhost-agent run` reads.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -272,6 +273,9 @@ pub struct Moves {
     pub mixed_statements: Mixed,
     /// For how long they are looked for when the guards go in; 0 never.
     pub watch_statements_ms: u64,
+    /// Whether tables that TimescaleDB cuts into chunks move: "verified", "any"
+    /// or "refuse".
+    pub hypertables: Hypertables,
     /// Databases of other nodes, by node id, that this one reaches without
     /// their agents: so that it can settle a switch whose source's agent is
     /// gone. Without TLS: a forwarded socket or a private network.
@@ -298,6 +302,7 @@ impl Moves {
             migrations: self.migrations_tables.clone(),
             mixed_statements: self.mixed_statements,
             watch_statements_ms: self.watch_statements_ms,
+            hypertables: self.hypertables,
         }
     }
 }
@@ -317,6 +322,7 @@ impl Default for Moves {
             migrations_tables: rules.migrations,
             mixed_statements: rules.mixed_statements,
             watch_statements_ms: 3_000,
+            hypertables: rules.hypertables,
         }
     }
 }

@@ -9,6 +9,8 @@ mod backlog;
 mod downgrade;
 #[path = "mover/gone.rs"]
 mod gone;
+#[path = "mover/hypertables.rs"]
+mod hypertables;
 #[path = "mover/indexes.rs"]
 mod indexes;
 #[path = "mover/invariants.rs"]

@@ -5,13 +5,16 @@
 
 use futures_util::future::{join, join_all, join3, join4};
 use tokio_postgres::Statement;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use super::catalog::Table;
 use super::connect::Conn;
 use super::error::MoveError;
+use super::hypertable::chunks;
 use super::leg::Leg;
 use super::spec::Spec;
+use super::statements::cold::Cold;
 use super::statements::{Batch, Group, Mode, TableSql};
 
 /// Which foreign keys of the rows are looked at.
@@ -44,13 +47,30 @@ struct Prepared {
 }
 
 impl<'a> Applier<'a> {
-    pub(super) fn new(to: &'a Conn, spec: &Spec, leg: Leg, tables: &'a [Table]) -> Self {
-        Self {
+    /// Looks where compressed chunks end; nothing is prepared yet. A chunk that
+    /// is compressed later makes statements slower, and none of them wrong.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub(super) async fn new(
+        to: &'a Conn,
+        spec: &Spec,
+        leg: Leg,
+        tables: &'a [Table],
+    ) -> Result<Self, MoveError> {
+        let mut sql: Vec<TableSql<'a>> =
+            tables.iter().map(|table| TableSql::on(table, spec, leg)).collect();
+        for sql in &mut sql {
+            if let Some(hypertable) = &sql.table.hypertable {
+                sql.set_cold_until(chunks::cold_until(to, &sql.table.name, hypertable).await?);
+            }
+        }
+        Ok(Self {
             to,
-            sql: tables.iter().map(|table| TableSql::on(table, spec, leg)).collect(),
+            sql,
             references: references(tables),
             prepared: tables.iter().map(|_| None).collect(),
-        }
+        })
     }
 
     /// Prepares what `batch` needs.
@@ -132,9 +152,53 @@ impl<'a> Applier<'a> {
         }))
     }
 
+    /// The changes of keys in compressed chunks, as statements for
+    /// [`Self::apply`]; empty, without asking, where no chunk is compressed.
+    ///
+    /// The stored rows may be looked at before the transaction that changes
+    /// them: on the side that a leg goes to nobody but the one mover writes
+    /// rows of the tenant, and what is stored in the end is compared.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub(super) async fn cold(&self, batch: &Batch, mode: Mode) -> Result<String, MoveError> {
+        let mut text = String::new();
+        for (&number, group) in &batch.groups {
+            let Some(sql) = self.sql.get(number) else { continue };
+            let arg = |at: usize| format!("${}::text[]", at + 1);
+            let Some(query) = sql.cold_keys(&arg) else { continue };
+            let keys: Vec<&(dyn ToSql + Sync)> =
+                group.keys.iter().map(|column| column as _).collect();
+            for row in self.to.query(&query, &keys).await? {
+                let at = usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
+                let key = group.keys.iter().filter_map(|column| column.get(at).cloned()).collect();
+                let cold = Cold { key, segment: row.get(1) };
+                let given = group.rows.get(at).and_then(Option::as_deref);
+                text.push_str(&sql.change_cold(&cold, given, mode));
+            }
+        }
+        Ok(text)
+    }
+
+    /// The same for the given table `number` of a batch in bulk.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub(super) async fn cold_given(&self, number: usize, mode: Mode) -> Result<String, MoveError> {
+        let Some(sql) = self.sql.get(number) else { return Ok(String::new()) };
+        let Some(query) = sql.cold_keys_given(number) else { return Ok(String::new()) };
+        let mut text = String::new();
+        for row in self.to.query(&query, &[]).await? {
+            let cold = Cold { key: row.get(0), segment: row.get(1) };
+            text.push_str(&sql.change_cold_given(&cold, number, row.get(2), mode));
+        }
+        Ok(text)
+    }
+
     /// Applies `batch`, compares every key of it and looks at its foreign
-    /// keys, all in one round trip: the first poll sends everything, in order.
-    /// Runs in the caller's transaction, under the replica role.
+    /// keys, all in one round trip: the first poll sends everything, in order,
+    /// the statements of [`Self::cold`] first. Runs in the caller's
+    /// transaction, under the replica role.
     ///
     /// # Errors
     /// [`MoveError::Mismatch`] when the database keeps another row than was
@@ -142,12 +206,17 @@ impl<'a> Applier<'a> {
     pub(super) async fn apply(
         &self,
         batch: &Batch,
+        cold: &str,
         mode: Mode,
         check: Check,
     ) -> Result<(), MoveError> {
         let groups: Vec<(usize, &Group)> =
             batch.groups.iter().map(|(&number, group)| (number, group)).collect();
-        self.groups(&groups, mode, check).await
+        let cold = async {
+            if cold.is_empty() { Ok(()) } else { self.to.batch(cold).await.map_err(compressed) }
+        };
+        let (changed, applied) = join(cold, self.groups(&groups, mode, check)).await;
+        changed.and(applied)
     }
 
     /// All changes of all tables first: a row may point to one of a table that
@@ -244,6 +313,18 @@ impl<'a> Applier<'a> {
     /// Whether a foreign key of a table is to be looked at.
     pub(super) fn outside(&self, parent: &str) -> bool {
         self.references.iter().any(|name| name == parent)
+    }
+}
+
+/// A refusal of TimescaleDB's to change compressed rows, with the way out.
+pub(super) fn compressed(error: MoveError) -> MoveError {
+    if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) {
+        MoveError::refused(format!(
+            "rows in compressed chunks could not be brought up to date ({error}): decompress the chunks that the \
+             tenant still writes to (decompress_chunk) and try again"
+        ))
+    } else {
+        error
     }
 }
 

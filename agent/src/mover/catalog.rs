@@ -11,6 +11,7 @@
 
 mod differ;
 mod judge;
+mod order;
 mod read;
 mod rules;
 
@@ -19,10 +20,11 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 pub use self::differ::differences;
-pub(super) use self::judge::parents_first;
+pub(super) use self::order::parents_first;
 pub use self::rules::{Mixed, Rules};
 use super::connect::Conn;
 use super::error::MoveError;
+use super::hypertable::Hypertable;
 use super::membership::{Dependent, Membership, Time};
 use super::report::Verdict;
 
@@ -41,6 +43,9 @@ pub struct Table {
     /// Tables whose rows belong to the tenant through rows of this one.
     pub dependents: Vec<Dependent>,
     pub partitioned: bool,
+    /// Set where it is a hypertable of TimescaleDB.
+    #[serde(default)]
+    pub hypertable: Option<Hypertable>,
     /// In their order; generated ones are not copied.
     pub columns: Vec<Column>,
     /// The primary key's columns, as positions in `columns`.

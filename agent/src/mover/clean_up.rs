@@ -158,6 +158,9 @@ impl Work<'_> {
         self.table.clone_from(&table.name);
         self.report();
         let sql = TableSql::new(table, &self.run.spec);
+        if table.hypertable.is_some() {
+            return self.empty_by_time(&sql).await;
+        }
         for relation in relations(self.conn, table).await? {
             loop {
                 let rows = self
@@ -176,7 +179,14 @@ impl Work<'_> {
                 let places: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
                 let mut gone = 0;
                 for batch in places.chunks(BATCH) {
-                    gone += self.batch(&relation, &sql, batch).await?;
+                    // The condition on the tenant is not redundant: the place
+                    // may be another row's by now.
+                    let delete = format!(
+                        "DELETE FROM ONLY {relation} AS x WHERE {} AND x.ctid = ANY({}::tid[])",
+                        sql.of_tenant("x"),
+                        sql::text_array(batch.iter().map(|place| Some(place.as_str())))
+                    );
+                    gone += self.batch(&delete).await?;
                     self.run.fail.point("mid_clean_up")?;
                 }
                 if gone == 0 {
@@ -189,15 +199,28 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn batch(
-        &mut self,
-        relation: &str,
-        sql: &TableSql<'_>,
-        places: &[String],
-    ) -> Result<u64, MoveError> {
+    /// Deletes the tenant's rows of a hypertable, in order of time.
+    async fn empty_by_time(&mut self, sql: &TableSql<'_>) -> Result<(), MoveError> {
+        let mut from: Option<String> = None;
+        while let Some(next) = sql.next_times(from.as_deref(), BATCH) {
+            let row = self.conn.one(&next, &[]).await?;
+            let (Some(first), Some(last)): (Option<String>, Option<String>) =
+                (row.get(0), row.get(1))
+            else {
+                return Ok(());
+            };
+            let Some(delete) = sql.delete_times(&first, &last) else { return Ok(()) };
+            self.batch(&delete).await?;
+            self.run.fail.point("mid_clean_up")?;
+            from = Some(last);
+        }
+        Ok(())
+    }
+
+    async fn batch(&mut self, delete: &str) -> Result<u64, MoveError> {
         loop {
             let began = Instant::now();
-            match self.delete(relation, sql, places).await {
+            match self.delete(delete).await {
                 Ok(gone) => {
                     self.rows += gone;
                     self.report();
@@ -210,19 +233,14 @@ impl Work<'_> {
                     if !error.code().is_some_and(|code| waits.contains(&code)) {
                         return Err(error);
                     }
-                    tracing::debug!(%error, relation, "a batch of the clean-up waits");
+                    tracing::debug!(%error, table = self.table, "a batch of the clean-up waits");
                     tokio::time::sleep(AFTER_LOCK).await;
                 }
             }
         }
     }
 
-    async fn delete(
-        &self,
-        relation: &str,
-        sql: &TableSql<'_>,
-        places: &[String],
-    ) -> Result<u64, MoveError> {
+    async fn delete(&self, delete: &str) -> Result<u64, MoveError> {
         // Losing the last batches in a crash costs a repetition and nothing else.
         self.conn
             .batch(
@@ -249,18 +267,7 @@ impl Work<'_> {
                 self.conn.side()
             )));
         }
-        // The condition on the tenant is not redundant: the place may be
-        // another row's by now.
-        let gone = self
-            .conn
-            .execute(
-                &format!(
-                    "DELETE FROM ONLY {relation} AS x WHERE {} AND x.ctid = ANY($1::text[]::tid[])",
-                    sql.of_tenant("x")
-                ),
-                &[&places],
-            )
-            .await?;
+        let gone = self.conn.execute(delete, &[]).await?;
         self.conn.batch("COMMIT").await?;
         Ok(gone)
     }
@@ -314,6 +321,7 @@ mod tests {
             time: None,
             dependents: Vec::new(),
             partitioned: false,
+            hypertable: None,
             columns: Vec::new(),
             key: Vec::new(),
             foreign_keys: parents.iter().map(key).collect(),

@@ -89,7 +89,7 @@ impl<'a> Drain<'a> {
         tables: &'a [Table],
     ) -> Result<Self, MoveError> {
         let (source, target) = (leg.from(pair), leg.to(pair));
-        let applier = Applier::new(target, &run.spec, leg, tables);
+        let applier = Applier::new(target, &run.spec, leg, tables).await?;
         let take_off = statements::take_off(&run.spec, leg, &applier.sql);
         let longer = statements::longer(&run.spec);
         let (take_off, longer) =
@@ -266,7 +266,8 @@ impl<'a> Drain<'a> {
             )
             .await?;
         fence::waits(&self.run.spec, self.leg, target, "FOR UPDATE").await?;
-        self.applier.apply(&batch, mode, Check::References).await?;
+        let cold = self.applier.cold(&batch, mode).await?;
+        self.applier.apply(&batch, &cold, mode, Check::References).await?;
         self.target.batch("COMMIT").await?;
         self.run.fail.on("between_commits", self.leg)?;
         self.source.batch("COMMIT").await?;

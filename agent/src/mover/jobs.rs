@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connect::Conn;
 use super::error::MoveError;
+use super::hypertable;
 use super::report::{Preflight, Topic};
 use super::run::Pair;
 use super::spec::Spec;
@@ -36,7 +37,8 @@ impl Scheduler {
     }
 
     /// Id and description of the jobs that are on. Of pg_cron's those of this
-    /// database; of TimescaleDB's those that change a hypertable.
+    /// database; of TimescaleDB's those that change a hypertable, and those of
+    /// the application's own procedures, which may.
     fn active(self) -> &'static str {
         match self {
             Self::Cron => {
@@ -46,16 +48,21 @@ impl Scheduler {
             Self::Timescale => {
                 "select job_id::int8, proc_name::text || coalesce(' of ' || hypertable_name::text, '') \
                  from timescaledb_information.jobs where scheduled and (hypertable_name is not null \
-                   or proc_name in ('policy_retention', 'policy_compression', 'policy_reorder')) order by 1"
+                   or proc_name in ('policy_retention', 'policy_compression', 'policy_reorder') \
+                   or proc_schema not like '\\_timescaledb%') order by 1"
             }
         }
     }
 
-    fn set(self, job: i64, on: bool) -> String {
-        match self {
-            Self::Cron => format!("SELECT cron.alter_job({job}, active := {on})"),
-            Self::Timescale => format!("SELECT public.alter_job({job}, scheduled => {on})"),
-        }
+    /// The statement that switches a job on or off.
+    async fn set(self, conn: &Conn, job: i64, on: bool) -> Result<String, MoveError> {
+        Ok(match self {
+            Self::Cron => format!("SELECT cron.alter_job({job}, active := {on}); "),
+            Self::Timescale => {
+                let functions = hypertable::read::functions(conn).await?;
+                format!("SELECT {functions}.alter_job({job}, scheduled => {on}); ")
+            }
+        })
     }
 
     fn as_str(self) -> &'static str {
@@ -158,8 +165,10 @@ pub(super) async fn pause(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
     }
     let json = serde_json::to_string(&ours)
         .map_err(|error| MoveError::Interrupted(format!("the list of jobs: {error}")))?;
-    let switch: String =
-        on.iter().map(|job| format!("{}; ", job.scheduler.set(job.job, false))).collect();
+    let mut switch = String::new();
+    for job in &on {
+        switch.push_str(&job.scheduler.set(conn, job.job, false).await?);
+    }
     let outcome = conn
         .batch(&format!(
             "BEGIN; SET LOCAL lock_timeout = '1s'; SET LOCAL synchronous_commit = on; \
@@ -214,7 +223,7 @@ pub(super) async fn resume(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
             .await?
             .get(0);
         if there {
-            switch.push_str(&format!("{}; ", job.scheduler.set(job.job, true)));
+            switch.push_str(&job.scheduler.set(conn, job.job, true).await?);
         }
     }
     if ours.is_empty() {

@@ -59,6 +59,7 @@ pub mod fail;
 pub mod fence;
 pub mod finish;
 pub mod guard;
+pub mod hypertable;
 pub(crate) mod jobs;
 pub mod leg;
 pub mod membership;

@@ -213,6 +213,7 @@ impl Run {
     pub(super) async fn beside(&self) -> Result<Conn, MoveError> {
         let conn = self.connect(self.here).await?;
         self.claim(&conn, self.here == Side::Target).await?;
+        conn.batch(sql::DECOMPRESS).await?;
         Ok(conn)
     }
 
@@ -225,6 +226,7 @@ impl Run {
         self.claim(&target, true).await?;
         set_aside::back(&self.spec, &target, &|_| ()).await?;
         for conn in [&source, &target] {
+            conn.batch(sql::DECOMPRESS).await?;
             conn.batch(sql::BY_KEY).await?;
         }
         Ok(Pair { source, target })

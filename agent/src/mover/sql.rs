@@ -26,6 +26,12 @@ pub fn session_settings() -> &'static str {
 pub const BY_KEY: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
      SET plan_cache_mode = force_generic_plan";
 
+/// For sessions that change rows of hypertables: however many compressed rows
+/// TimescaleDB must open for that, it may. Where there is no such setting,
+/// nothing happens.
+pub const DECOMPRESS: &str = "SELECT set_config(name, '0', false) FROM pg_settings \
+     WHERE name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'";
+
 /// `name` as an identifier.
 pub fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

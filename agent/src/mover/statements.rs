@@ -4,6 +4,8 @@
 //! the pinned session settings, and compares bytewise.
 
 pub mod bulk;
+mod by_time;
+pub mod cold;
 mod log;
 
 pub use self::log::{Batch, Group, kept, longer, look_up, take_aside, take_off};
@@ -35,6 +37,9 @@ pub struct TableSql<'a> {
     retain_from_us: i64,
     /// Whether rows outside of the scope are carried.
     carries_all: bool,
+    /// Where the compressed chunks of a hypertable end, on the side that is
+    /// written to; see [`cold`].
+    cold_until: Option<String>,
 }
 
 impl<'a> TableSql<'a> {
@@ -45,6 +50,7 @@ impl<'a> TableSql<'a> {
             tenant: sql::tenant_literal(spec.tenant),
             retain_from_us: spec.retain_from_us,
             carries_all: false,
+            cold_until: None,
         }
     }
 
@@ -161,7 +167,11 @@ impl<'a> TableSql<'a> {
             .collect();
         let with =
             if below.is_empty() { String::new() } else { format!("WITH {} ", below.join(", ")) };
-        format!("{with}DELETE FROM {} AS x USING {keys} WHERE {matches}{gone}", self.table.name)
+        format!(
+            "{with}DELETE FROM {} AS x USING {keys} WHERE {matches}{gone}{}",
+            self.table.name,
+            self.hot("x")
+        )
     }
 
     /// The given rows, cast once each, as `y.r`; only the tenant's.
@@ -201,11 +211,12 @@ impl<'a> TableSql<'a> {
             self.updated().map(|name| format!("{name} = (y.r).{name}")).collect();
         (!set.is_empty()).then(|| {
             format!(
-                "UPDATE {} AS x SET {} FROM {} WHERE {}",
+                "UPDATE {} AS x SET {} FROM {} WHERE {}{}",
                 self.table.name,
                 set.join(", "),
                 self.given(rows),
-                self.same_as_given()
+                self.same_as_given(),
+                self.hot("x")
             )
         })
     }

@@ -15,7 +15,7 @@ use super::sql::{self, Lock, SCHEMA};
 use super::statements::TableSql;
 
 /// Rows that one transaction deletes.
-const BATCH: i64 = 5_000;
+const BATCH: usize = 5_000;
 
 /// When this returns, neither side has anything of the move. Idempotent.
 ///
@@ -98,24 +98,12 @@ async fn stands_by(run: &Run, target: &Conn) -> Result<bool, MoveError> {
 /// [`MoveError::Refused`] where the target does not stand by for this move.
 pub(super) async fn delete_rows(run: &Run, target: &Conn, table: &Table) -> Result<(), MoveError> {
     let sql = TableSql::new(table, &run.spec);
+    let mut from = None;
     loop {
         target.batch("BEGIN; SET LOCAL session_replication_role = replica").await?;
         let outcome = async {
             fence::standby(&run.spec, target, "FOR UPDATE").await?;
-            // The outer condition on the tenant is not redundant: in a
-            // partitioned table two rows can share a ctid.
-            target
-                .execute(
-                    &format!(
-                        "DELETE FROM {name} AS x WHERE {mine} AND x.ctid = ANY(ARRAY( \
-                           SELECT y.ctid FROM {name} AS y WHERE {same} LIMIT {BATCH}))",
-                        name = table.name,
-                        mine = sql.of_tenant("x"),
-                        same = sql.of_tenant("y"),
-                    ),
-                    &[],
-                )
-                .await
+            delete_some(target, &sql, &mut from).await
         }
         .await;
         match outcome {
@@ -129,6 +117,39 @@ pub(super) async fn delete_rows(run: &Run, target: &Conn, table: &Table) -> Resu
             }
         }
     }
+}
+
+/// One batch, in the caller's transaction; answers how many rows went. Those
+/// of a hypertable go in order of time, from `from` on.
+async fn delete_some(
+    target: &Conn,
+    sql: &TableSql<'_>,
+    from: &mut Option<String>,
+) -> Result<u64, MoveError> {
+    if let Some(next) = sql.next_times(from.as_deref(), BATCH) {
+        let row = target.one(&next, &[]).await?;
+        let (Some(first), Some(last)): (Option<String>, Option<String>) = (row.get(0), row.get(1))
+        else {
+            return Ok(0);
+        };
+        let Some(delete) = sql.delete_times(&first, &last) else { return Ok(0) };
+        *from = Some(last);
+        return target.execute(&delete, &[]).await;
+    }
+    // The outer condition on the tenant is not redundant: in a partitioned
+    // table two rows can share a ctid.
+    target
+        .execute(
+            &format!(
+                "DELETE FROM {name} AS x WHERE {mine} AND x.ctid = ANY(ARRAY( \
+                   SELECT y.ctid FROM {name} AS y WHERE {same} LIMIT {BATCH}))",
+                name = sql.table.name,
+                mine = sql.of_tenant("x"),
+                same = sql.of_tenant("y"),
+            ),
+            &[],
+        )
+        .await
 }
 
 /// Removes the move's rows on one side, the fence row if it came with the

@@ -7,13 +7,14 @@
 //! to the cut-over by induction.
 //!
 //! "Source" and "target" are those of the leg. On the way back the keys that
-//! retention deleted on the new side are left out on both.
+//! retention deleted on the new side are left out on both, and so is what it
+//! dropped there in whole chunks of a hypertable.
 //!
 //! A row's hash is the exclusive or of its columns' hashes, each with its own
 //! seed; a table's is the sum of its rows' hashes as a number, and their count
 //! (an exclusive or over rows would let pairs cancel).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{SinkExt, StreamExt};
 
@@ -21,6 +22,8 @@ use super::catalog::{Column, Table};
 use super::connect::Conn;
 use super::drain::Drain;
 use super::error::MoveError;
+use super::hypertable::chunks;
+use super::hypertable::lost::{self, Differs};
 use super::leg::Leg;
 use super::run::{Pair, Run};
 use super::spec::{Progress, Verified};
@@ -36,7 +39,46 @@ use super::way_back;
 /// [`MoveError::Refused`] for a row on the target that points to nothing.
 pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<Verified, MoveError> {
     let tables = run.guarded_tables(pair, leg).await?;
-    let mut drain = Drain::prepare(run, pair, leg, &tables).await?;
+    let mut mirrored = BTreeSet::new();
+    let verified = loop {
+        let (differs, mismatch) = match compare(run, pair, leg, &tables).await? {
+            Compared::Equal(verified) => break verified,
+            Compared::Differs(differs, mismatch) => (differs, mismatch),
+        };
+        // Once: what dropping chunks did not settle is another difference.
+        let lost = match tables.get(differs.number) {
+            Some(table) if mirrored.insert(differs.number) => {
+                lost::mirror(run, pair, leg, table, &differs).await?
+            }
+            _ => false,
+        };
+        if !lost {
+            return Err(mismatch);
+        }
+    };
+    // Verified ready before the first cut-over: a switch that could not be
+    // taken back is not begun.
+    if leg == Leg::FORTH && run.spec.way_back_until_us != 0 {
+        way_back::rehearse(run, pair, &tables).await?;
+    }
+    Ok(verified)
+}
+
+/// What a comparison found.
+enum Compared {
+    Equal(Verified),
+    /// The first table that differs, and the error that says so.
+    Differs(Differs, MoveError),
+}
+
+/// One drain, and one comparison after it.
+async fn compare(
+    run: &Run,
+    pair: &Pair,
+    leg: Leg,
+    tables: &[Table],
+) -> Result<Compared, MoveError> {
+    let mut drain = Drain::prepare(run, pair, leg, tables).await?;
     drain.until_short().await?;
     drain.vacuum().await?;
 
@@ -80,8 +122,11 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<Verified, MoveError
             Some(group) => group.keys.clone(),
             None => vec![Vec::new(); sql.key_width()],
         };
-        let compared_rows =
-            kept.each_ref().map(|kept| except(&sql, kept.as_ref().map(|name| (number, name))));
+        let older = lost::kept(&source, leg, table).await?;
+        let compared_rows = kept.each_ref().map(|kept| {
+            let except = except(&sql, kept.as_ref().map(|name| (number, name)));
+            format!("{except}{older}")
+        });
         let [here, there] = compared_rows.each_ref().map(|except| sum(&sql, "0", except));
         let (here, there) =
             futures_util::future::join(hash(&source, &here, &keys), hash(&target, &there, &keys))
@@ -89,7 +134,12 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<Verified, MoveError
         let (here, there) = (here?, there?);
         if here != there {
             let keys = differing((&source, &target), &sql, &compared_rows, &keys).await?;
-            return Err(MoveError::Mismatch { table: table.name.clone(), keys });
+            let starts = match &table.hypertable {
+                Some(hypertable) => chunks::starts(&source, &table.name, hypertable).await?,
+                None => Vec::new(),
+            };
+            let mismatch = MoveError::Mismatch { table: table.name.clone(), keys };
+            return Ok(Compared::Differs(Differs { number, starts }, mismatch));
         }
         compared += here.first().map_or(0, |bucket| bucket.1);
         if let Some(check) = sql.all_dangling()
@@ -107,12 +157,7 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<Verified, MoveError
     for conn in [&source, &target] {
         conn.batch("COMMIT").await?;
     }
-    // Verified ready before the first cut-over: a switch that could not be
-    // taken back is not begun.
-    if leg == Leg::FORTH && run.spec.way_back_until_us != 0 {
-        way_back::rehearse(run, pair, &tables).await?;
-    }
-    Ok(Verified { rows_compared: compared, keys_excluded: excluded.keys as u64 })
+    Ok(Compared::Equal(Verified { rows_compared: compared, keys_excluded: excluded.keys as u64 }))
 }
 
 /// Bucket, count of rows, sum of hashes.

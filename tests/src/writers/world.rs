@@ -56,6 +56,11 @@ impl Clusters {
         })
     }
 
+    /// How a superuser connects to the source's cluster.
+    pub fn source(&self) -> &Config {
+        &self.source
+    }
+
     /// Where a side's socket lies; 0 is the source.
     pub fn socket_dir(&self, side: usize) -> std::path::PathBuf {
         self.dir.path().join(NAMES[side]).join("socket")
@@ -163,6 +168,9 @@ impl World {
                 config.dbname(&template);
                 let (superuser, mut driver) = session(&config).await?;
                 superuser.batch_execute(schema::ROLES).await?;
+                if schema == schema::WEBHOST_HYPERTABLE {
+                    superuser.batch_execute("create extension timescaledb").await?;
+                }
                 drop(superuser);
                 driver.join_next().await;
                 let (app, mut driver) = session(config.user(schema::APP)).await?;

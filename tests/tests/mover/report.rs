@@ -5,6 +5,7 @@ use std::time::Duration;
 use webhost_agent::mover::catalog::Mixed;
 use webhost_agent::mover::error::{Kind, MoveError};
 use webhost_agent::mover::report::Topic;
+use webhost_agent::mover::run::Run;
 use webhost_agent::mover::spec::{Done, Level, Preflight, Step, VerdictKind};
 use webhost_tests::schema;
 use webhost_tests::writers::{World, session};
@@ -13,7 +14,11 @@ use crate::scene::{a_move, cut_over, number, objects, sql, steps, world};
 use crate::under_writers::moves_with_writers;
 
 async fn report(world: &World) -> Preflight {
-    match a_move(world).step(Step::Preflight).await {
+    report_of(&a_move(world)).await
+}
+
+pub(crate) async fn report_of(run: &Run) -> Preflight {
+    match run.step(Step::Preflight).await {
         Ok(Done::Preflight(found)) => found,
         Err(MoveError::Preflight(found)) => *found,
         other => panic!("{other:?}"),
@@ -21,7 +26,7 @@ async fn report(world: &World) -> Preflight {
 }
 
 /// Level, topic, and words of a line.
-fn has(found: &Preflight, level: Level, topic: Topic, words: &str) -> bool {
+pub(crate) fn has(found: &Preflight, level: Level, topic: Topic, words: &str) -> bool {
     found.findings.iter().any(|f| f.level == level && f.topic == topic && f.line().contains(words))
 }
 
@@ -110,11 +115,14 @@ insert into cron.job select 1, 'call retention()', current_database(), true
     union all select 2, 'call report()', current_database(), false
     union all select 3, 'elsewhere', 'another', true;
 create schema timescaledb_information;
-create table timescaledb_information.jobs (job_id int primary key, proc_name name, hypertable_name name, scheduled boolean);
+create table timescaledb_information.jobs (job_id int primary key, proc_schema name, proc_name name,
+    hypertable_name name, scheduled boolean);
 create function public.alter_job(job_id int, scheduled boolean) returns void language sql
     as 'update timescaledb_information.jobs j set scheduled = $2 where j.job_id = $1';
-insert into timescaledb_information.jobs values (1000, 'policy_retention', 'gps_positions', true),
-    (1001, 'policy_telemetry', null, true);
+insert into timescaledb_information.jobs values
+    (1000, '_timescaledb_functions', 'policy_retention', 'gps_positions', true),
+    (1001, '_timescaledb_functions', 'policy_telemetry', null, true),
+    (1002, 'public', 'thin_out', null, true);
 grant usage on schema cron, timescaledb_information to public;
 grant all on all tables in schema cron, timescaledb_information to public;
 ";
@@ -138,7 +146,7 @@ async fn jobs_are_paused_and_surely_resumed() {
     let world = world(schema::WEBHOST, 100).await;
     sql(&world.source, JOBS).await;
     sql(&world.target, JOBS).await;
-    let (before, paused) = ("1 3 1000 1001", "3 1001");
+    let (before, paused) = ("1 3 1000 1001 1002", "3 1001");
     let found = report(&world).await;
     for words in ["job 1 of pg_cron on the source (call retention())", "job 1000 of TimescaleDB"] {
         assert!(has(&found, Level::Fact, Topic::Jobs, words), "{words}: {found:#?}");

@@ -12,6 +12,7 @@ use webhost_agent::mover::run::{Run, Tuning};
 use webhost_agent::mover::spec::{CutOver, Done, Progress, Secret, Spec, Step};
 use webhost_coordinator::embedded::Options;
 use webhost_proto::ids::{Epoch, MoveId, NodeId, TenantId};
+use webhost_tests::schema;
 use webhost_tests::writers::{Clusters, Isolation, World, session};
 
 pub(crate) const LEVELS: [Isolation; 6] = [
@@ -32,6 +33,12 @@ fn clusters() -> &'static Clusters {
             .with("max_connections", "200")
             .with("max_prepared_transactions", "5")
             .with("deadlock_timeout", "20ms");
+        // TimescaleDB works only where the server loads it.
+        let options = if schema::timescaledb_is_installed() {
+            options.with("shared_preload_libraries", "timescaledb")
+        } else {
+            options
+        };
         Clusters::start(&options).expect("PostgreSQL starts")
     })
 }
@@ -41,6 +48,21 @@ pub(crate) async fn world(schema: &str, points: u32) -> World {
     let name = format!("move_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let clusters = tokio::task::spawn_blocking(clusters).await.expect("a thread");
     World::create(clusters, &name, schema, points).await.expect("a world")
+}
+
+/// Whether the clusters have TimescaleDB, loaded and ready to be created.
+pub(crate) async fn with_timescaledb() -> bool {
+    let clusters = tokio::task::spawn_blocking(clusters).await.expect("a thread");
+    let (client, _driver) = session(clusters.source()).await.expect("a session");
+    client
+        .query_one(
+            "select exists (select from pg_available_extensions where name = 'timescaledb') \
+             and current_setting('shared_preload_libraries') like '%timescaledb%'",
+            &[],
+        )
+        .await
+        .expect("a row")
+        .get(0)
 }
 
 pub(crate) fn a_move(world: &World) -> Run {

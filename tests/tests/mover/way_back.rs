@@ -26,7 +26,7 @@ async fn switched(world: &World) -> Run {
 
 /// Lets the way back run until `done` says so, and ends it as a supervisor
 /// does: without asking.
-async fn mirrored(run: &Run, done: impl Future<Output = ()>) {
+pub(crate) async fn mirrored(run: &Run, done: impl Future<Output = ()>) {
     tokio::select! {
         ended = run.step(Step::WayBack) => panic!("the way back ended: {ended:?}"),
         () = done => {}
@@ -35,7 +35,7 @@ async fn mirrored(run: &Run, done: impl Future<Output = ()>) {
 
 /// Returns when everything written before this call is on the old copy, and
 /// the sides have been compared.
-async fn up_to_date(run: &Run) {
+pub(crate) async fn up_to_date(run: &Run) {
     let now = soon(0);
     let mut progress = run.progress.subscribe();
     progress

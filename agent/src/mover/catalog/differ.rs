@@ -1,6 +1,7 @@
 //! Whether the two sides' tables are the same.
 
 use super::Table;
+use crate::mover::hypertable::Hypertable;
 
 /// What differs between the two sides' tables, each in a sentence.
 pub fn differences(source: &[Table], target: &[Table]) -> Vec<String> {
@@ -42,6 +43,20 @@ pub fn differences(source: &[Table], target: &[Table]) -> Vec<String> {
             || here.time != there.time
         {
             problems.push(format!("the key of {} differs between source and target", here.name));
+        }
+        if here.hypertable != there.hypertable {
+            let show = |table: &Table| {
+                table
+                    .hypertable
+                    .as_ref()
+                    .map_or_else(|| "a plain table".to_owned(), Hypertable::to_string)
+            };
+            problems.push(format!(
+                "{} is {} on the source and {} on the target",
+                here.name,
+                show(here),
+                show(there)
+            ));
         }
         for constraint in &here.constraints {
             if !there.constraints.contains(constraint) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::order::parents_first;
 use super::read::{RawForeignKey, Relation};
 use super::{Catalog, Rules, TENANT_COLUMN, Table};
 use crate::mover::membership::{Dependent, Hop, Membership, TIMES, Time};
@@ -135,7 +136,7 @@ impl Judge<'_> {
             Ok(time) => time,
             Err(reason) => return self.say(relation, VerdictKind::Refuse, reason, 0),
         };
-        if let Some(reason) = relation.refusal(membership.column()) {
+        if let Some(reason) = relation.refusal(membership.column(), self.rules.hypertables) {
             return self.say(relation, VerdictKind::Refuse, reason, 0);
         }
         // A move that has begun compares what was stored, and stops by itself.
@@ -147,6 +148,11 @@ impl Judge<'_> {
                 relation.name,
                 sql::ident(trigger)
             ));
+        }
+        if let (Some(found), Some(tenant)) = (&relation.hypertable, membership.column()) {
+            for doubt in found.doubts(tenant) {
+                self.warnings.push(format!("hypertable {}: {doubt}", relation.name));
+            }
         }
         let table = relation.table(membership, time);
         let reason = format!("{why}{}", relation.traits());
@@ -264,6 +270,13 @@ impl Judge<'_> {
 
     fn take_through(&mut self, relation: &Relation, key: &RawForeignKey) {
         let Some(parent) = self.find(key.parent_oid) else { return };
+        if parent.table.hypertable.is_some() {
+            let reason = format!(
+                "its rows belong to a tenant through the hypertable {}, which was not verified: give it a {TENANT_COLUMN}",
+                parent.table.name
+            );
+            return self.say(relation, VerdictKind::Refuse, reason, relation.rows);
+        }
         let columns: Vec<String> = key.key.columns.iter().map(|c| sql::bare(c)).collect();
         let columns = columns.join(", ");
         let depth = parent.depth + 1;
@@ -359,40 +372,6 @@ impl Judge<'_> {
             problems: self.problems,
         }
     }
-}
-
-/// Tables after those that their foreign keys point to. Of a circle, which
-/// has no such order, the first one given comes first, in which each comes
-/// after what it belongs to the tenant through; what points into a circle
-/// still comes after it.
-pub(in crate::mover) fn parents_first(mut left: Vec<Table>) -> Vec<Table> {
-    let mut ordered = Vec::with_capacity(left.len());
-    while !left.is_empty() {
-        // A table that only waits for what waits for it: on no way out of its
-        // circle. One without parents is the simplest of them.
-        let ready = |table: &Table| {
-            above(table, &left).iter().all(|parent| above(parent, &left).contains(&table))
-        };
-        let at = left.iter().position(ready).unwrap_or(0);
-        ordered.push(left.remove(at));
-    }
-    ordered
-}
-
-/// The tables among `all` that `table` points to, over any number of keys.
-fn above<'a>(table: &Table, all: &'a [Table]) -> Vec<&'a Table> {
-    let mut found: Vec<&Table> = Vec::new();
-    let mut keys: Vec<&str> = table.foreign_keys.iter().map(|key| key.parent.as_str()).collect();
-    while let Some(name) = keys.pop() {
-        if let Some(parent) = all.iter().find(|other| other.name == name)
-            && parent.name != table.name
-            && !found.iter().any(|known| known.name == name)
-        {
-            keys.extend(parent.foreign_keys.iter().map(|key| key.parent.as_str()));
-            found.push(parent);
-        }
-    }
-    found
 }
 
 /// The tables that `customer_id` foreign keys point to; where there is none,

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use super::{Column, ForeignKey, Table};
 use crate::mover::connect::Conn;
 use crate::mover::error::MoveError;
+use crate::mover::hypertable::Hypertables;
+use crate::mover::hypertable::read::{Found, hypertables};
 use crate::mover::membership::{Membership, Time};
 use crate::mover::sql;
 
@@ -17,7 +19,7 @@ pub(super) struct Relation {
     kind: String,
     pub(super) is_partition: bool,
     inherits: bool,
-    hypertable: bool,
+    pub(super) hypertable: Option<Found>,
     hidden_rows: bool,
     pub(super) rows: u64,
     pub(super) columns: Vec<RawColumn>,
@@ -55,18 +57,19 @@ pub(super) struct RawForeignKey {
 impl Relation {
     /// Why this table's rows can't be moved; none when they can. `tenant` is
     /// the quoted column that names the tenant, where one does.
-    pub(super) fn refusal(&self, tenant: Option<&str>) -> Option<String> {
+    pub(super) fn refusal(&self, tenant: Option<&str>, rule: Hypertables) -> Option<String> {
         if self.kind == "f" {
             return Some("it is a foreign table".into());
         }
-        if self.hypertable {
-            return Some(
-                "it is a TimescaleDB hypertable, which this version does not move: a prototype of the key log did \
-                 (TimescaleDB 2.28.3 on PostgreSQL 15.18), this code is not verified with any"
-                    .into(),
-            );
+        if let Some(found) = &self.hypertable {
+            let key = self.columns.iter().filter(|c| self.key.contains(&c.number));
+            let key: Vec<&str> = key.map(|c| c.column.name.as_str()).collect();
+            if let Some(reason) = found.refusal(rule, tenant, &key) {
+                return Some(reason);
+            }
         }
-        if self.inherits {
+        // A hypertable's chunks inherit from it.
+        if self.inherits && self.hypertable.is_none() {
             return Some("it takes part in table inheritance".into());
         }
         if let Some(tenant) = tenant {
@@ -119,7 +122,9 @@ impl Relation {
     /// What is worth knowing about the table, for its verdict.
     pub(super) fn traits(&self) -> String {
         let mut parts = Vec::new();
-        if self.kind == "p" {
+        if let Some(found) = &self.hypertable {
+            parts.push(found.traits());
+        } else if self.kind == "p" {
             parts.push(format!("{} partitions at {} levels", self.leaves, self.levels));
         }
         let generated: Vec<&str> = self
@@ -156,6 +161,7 @@ impl Relation {
             time,
             dependents: Vec::new(),
             partitioned: self.kind == "p",
+            hypertable: self.hypertable.as_ref().map(|found| found.table.clone()),
             columns: self.columns.iter().map(|c| c.column.clone()).collect(),
             key,
             foreign_keys: self.foreign_keys.iter().map(|key| key.key.clone()).collect(),
@@ -195,7 +201,9 @@ select c.oid, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.rel
              and t.tgname > 'zzz_webhost_fleet_' and t.tgname not like 'zzz\\_webhost\\_fleet\\_%'),
        exists (select 1 from pg_rewrite r where r.ev_class = c.oid),
        array(select distinct t.tgname::text from pg_trigger t
-             where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled in ('A', 'R') order by 1),
+             join pg_proc f on f.oid = t.tgfoid join pg_namespace fn on fn.oid = f.pronamespace
+             where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled in ('A', 'R')
+             and fn.nspname not like '\\_timescaledb%' order by 1),
        case when c.relkind = 'p' then (select count(*) from pg_partition_tree(c.oid) t where t.isleaf) else 0 end,
        case when c.relkind = 'p' then (select max(t.level) from pg_partition_tree(c.oid) t) else 0 end
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -204,6 +212,9 @@ where c.relkind in ('r', 'p', 'f') and c.relpersistence <> 't'
   and n.nspname not in ('information_schema', 'webhost_fleet', 'timescaledb_information')
   and not exists (select 1 from pg_depend d where d.classid = 'pg_class'::regclass
                   and d.objid = c.oid and d.deptype = 'e')
+  and not exists (select 1 from pg_inherits i join pg_class p on p.oid = i.inhparent
+                  join pg_namespace pn on pn.oid = p.relnamespace
+                  where i.inhrelid = c.oid and format('%I.%I', pn.nspname, p.relname) = any($1))
 order by 4";
 
 const COLUMNS: &str = "
@@ -248,38 +259,27 @@ order by 1, 2";
 
 /// Every user table of the database.
 pub(super) async fn relations(conn: &Conn) -> Result<Vec<Relation>, MoveError> {
-    let rows = conn.query(RELATIONS, &[]).await?;
-    let hypertables: Vec<String> = if conn
-        .one("select to_regclass('timescaledb_information.hypertables') is not null", &[])
-        .await?
-        .get(0)
-    {
-        conn.query(
-            "select format('%I.%I', hypertable_schema, hypertable_name) from timescaledb_information.hypertables",
-            &[],
-        )
-        .await?
-        .iter()
-        .map(|row| row.get(0))
-        .collect()
-    } else {
-        Vec::new()
-    };
+    let mut hypertables = hypertables(conn).await?;
+    let roots: Vec<&str> = hypertables.keys().map(String::as_str).collect();
+    // Chunks are left out, in whatever schema they are.
+    let rows = conn.query(RELATIONS, &[&roots]).await?;
     let mut relations: Vec<Relation> = rows
         .iter()
         .map(|row| {
             let name: String = row.get(3);
+            let hypertable = hypertables.remove(&name);
+            let rows = row.get::<_, i64>(8).max(0).cast_unsigned();
             Relation {
                 oid: row.get(0),
                 schema: row.get(1),
                 table: row.get(2),
-                hypertable: hypertables.contains(&name),
                 name,
                 kind: row.get(4),
                 is_partition: row.get(5),
                 inherits: row.get(6),
                 hidden_rows: row.get(7),
-                rows: row.get::<_, i64>(8).max(0).cast_unsigned(),
+                rows: hypertable.as_ref().map_or(rows, |found| found.rows),
+                hypertable,
                 columns: Vec::new(),
                 key: row.get(9),
                 foreign_keys: Vec::new(),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mover::hypertable::Hypertables;
+
 /// What is done about statements that write several tenants' rows at once: in
 /// the moment of the cut-over they fail for everybody in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,7 @@ pub struct Rules {
     /// For how long the preflight watches statements; 0 looks at what the
     /// server remembers, and waits for nothing.
     pub watch_statements_ms: u64,
+    pub hypertables: Hypertables,
 }
 
 impl Default for Rules {
@@ -49,6 +52,7 @@ impl Default for Rules {
             migrations: vec!["schema_migrations".into()],
             mixed_statements: Mixed::Warn,
             watch_statements_ms: 0,
+            hypertables: Hypertables::Verified,
         }
     }
 }

@@ -15,7 +15,7 @@
 //! that are there costs a fraction of feeding it one random key at a time.
 
 mod meter;
-mod parts;
+pub(in crate::mover) mod parts;
 mod pipe;
 mod streams;
 
@@ -56,7 +56,10 @@ pub async fn run(run: &Run, pair: &Pair) -> Result<Copied, MoveError> {
     }
     if run.spec.target_dedicated {
         let large = tables.iter().zip(&estimates);
-        let large = large.filter(|(_, rows)| **rows >= run.tuning.set_aside_rows);
+        // A hypertable's indexes are the extension's to clone.
+        let large = large.filter(|(table, rows)| {
+            **rows >= run.tuning.set_aside_rows && table.hypertable.is_none()
+        });
         set_aside::away(run, &target, large.map(|(table, _)| table)).await?;
     }
     run.fail.point("after_set_aside")?;

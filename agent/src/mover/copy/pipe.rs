@@ -27,11 +27,11 @@ pub(super) async fn copy_part(
     let format = if table.binary() { "binary" } else { "text" };
     let selected: Vec<String> = table.copied().iter().map(|name| format!("x.{name}")).collect();
     let from = format!(
-        "COPY (SELECT {} FROM ONLY {} AS x WHERE {}{}) TO STDOUT (FORMAT {format})",
+        "COPY (SELECT {} FROM {} AS x WHERE {}{}) TO STDOUT (FORMAT {format})",
         selected.join(", "),
-        part.relation,
+        part.from,
         sql.in_scope("x"),
-        part.filter()
+        part.filter
     );
     target.batch("BEGIN; SET LOCAL session_replication_role = replica").await?;
     fence::standby(&run.spec, target, "FOR SHARE").await?;

@@ -19,7 +19,8 @@ const SEQUENCE_MARGIN: i64 = 1000;
 impl Fence<'_> {
     /// T2: everything but the commit, in one round trip: the statements are
     /// prepared, and sent before the first of them answers. An error of any
-    /// fails those behind it; what the others answer is checked here.
+    /// fails those behind it; what the others answer is checked here. Keys in
+    /// compressed chunks cost one round trip before it.
     pub(super) async fn prepare_target(
         &self,
         applier: &Applier<'_>,
@@ -28,10 +29,11 @@ impl Fence<'_> {
         mode: Mode,
     ) -> Result<(), MoveError> {
         let client = self.target.client();
+        let cold = applier.cold(batch, mode).await?;
         let (begin, activate) = (self.begin(), self.activate(sequences));
         let (begun, applied, activated) = join3(
             client.simple_query(&begin),
-            applier.apply(batch, mode, Check::Everything),
+            applier.apply(batch, &cold, mode, Check::Everything),
             client.simple_query(&activate),
         )
         .await;

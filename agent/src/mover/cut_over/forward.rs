@@ -33,7 +33,7 @@ pub async fn forward(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveEr
         source.client().query(&fence.look_up, &[]).await.map_err(|error| source.error(error))?;
     let batch = Batch::of(&rows);
     let sequences = fence.sequence_values().await?;
-    let mut applier = Applier::new(leg.to(pair), &run.spec, leg, &tables);
+    let mut applier = Applier::new(leg.to(pair), &run.spec, leg, &tables).await?;
     applier.ready(&batch).await?;
     for mode in [Mode::Update, Mode::Replace] {
         match fence.prepare_target(&applier, &batch, &sequences, mode).await {

@@ -12,7 +12,7 @@
 use futures_util::future::try_join;
 
 use super::Drain;
-use crate::mover::apply::points_to_nothing;
+use crate::mover::apply::{compressed, points_to_nothing};
 use crate::mover::connect::Conn;
 use crate::mover::error::MoveError;
 use crate::mover::fence;
@@ -103,9 +103,9 @@ impl Drain<'_> {
         let sum = |rows: String| {
             format!("SELECT count(*)::text, coalesce(sum(({row})::numeric), 0)::text {rows}")
         };
-        let (here, ()) =
-            try_join(hash(source, sum(sql.taken_rows(number))), apply(target, sql, number, mode))
-                .await?;
+        let cold = self.applier.cold_given(number, mode).await?;
+        let apply = apply(target, sql, number, mode, &cold);
+        let (here, ()) = try_join(hash(source, sum(sql.taken_rows(number))), apply).await?;
         let there = hash(target, sum(sql.given_rows(number))).await?;
         if here != there {
             return Err(MoveError::Mismatch {
@@ -136,13 +136,19 @@ impl Drain<'_> {
 }
 
 /// Brings the table up to date with what was given. What a count shows to be
-/// needless is left out: each of the three looks every key up.
+/// needless is left out: each of the three looks every key up. Rows in
+/// compressed chunks go first, by the statements in `cold`; the three leave
+/// them alone.
 async fn apply(
     target: &Conn,
     sql: &TableSql<'_>,
     number: usize,
     mode: Mode,
+    cold: &str,
 ) -> Result<(), MoveError> {
+    if !cold.is_empty() {
+        target.batch(cold).await.map_err(compressed)?;
+    }
     let count = target.one(&sql.count_given(number), &[]).await?;
     let (here, gone): (i64, i64) = (count.get(0), count.get(1));
     if gone > 0 || mode == Mode::Replace {

@@ -44,8 +44,8 @@ pub(super) async fn complete(
     Ok(())
 }
 
-/// The tables and leaf partitions where a trigger of `kind` is missing or
-/// disabled.
+/// The tables, leaf partitions and chunks where a trigger of `kind` is missing
+/// or disabled.
 pub(super) async fn lacking(
     conn: &Conn,
     spec: &Spec,
@@ -64,6 +64,8 @@ pub(super) async fn lacking(
                select t.relid::oid as oid, t.relid = r.oid as root from unnest($1::text[]) n(name) \
                cross join lateral (select n.name::regclass::oid) r(oid) \
                cross join lateral pg_partition_tree(r.oid) t \
+               union select i.inhrelid, false from unnest($1::text[]) n(name) \
+               join pg_inherits i on i.inhparent = n.name::regclass \
                union select n.name::regclass::oid, true from unnest($1::text[]) n(name)) \
              select l.oid::regclass::text from leaves l \
              where exists (select 1 from unnest(case when l.root then $2::text[] else $3::text[] end) w(name) \
@@ -110,7 +112,7 @@ pub async fn check(
 /// [`MoveError::Blocked`] when a table stayed locked.
 pub async fn drop_triggers(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
     let prefix = sql::trigger_prefix(spec.tenant).replace('_', "\\_");
-    // Those of partitions go with their parents'.
+    // Those of partitions and chunks go with their parents'.
     let rows = conn
         .query(
             &format!(
@@ -118,7 +120,9 @@ pub async fn drop_triggers(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
                  string_agg(format('DROP TRIGGER IF EXISTS %I ON %I.%I;', t.tgname, n.nspname, c.relname), ' ') \
                  from pg_trigger t join pg_class c on c.oid = t.tgrelid \
                  join pg_namespace n on n.oid = c.relnamespace \
-                 where t.tgname like {} and t.tgparentid = 0 group by 1 order by 1",
+                 where t.tgname like {} and t.tgparentid = 0 \
+                 and not exists (select 1 from pg_inherits i join pg_trigger p on p.tgrelid = i.inhparent \
+                   where i.inhrelid = t.tgrelid and p.tgname = t.tgname) group by 1 order by 1",
                 sql::literal(&format!("{prefix}\\_%"))
             ),
             &[],

@@ -254,16 +254,21 @@ pub(super) fn triggers(spec: &Spec, sql: &TableSql<'_>, number: usize, kind: Kin
     let prefix = sql::trigger_prefix(spec.tenant);
     let name = &sql.table.name;
     let [insert, update, delete] = conditions(sql);
+    // TimescaleDB clones triggers to chunks, and does not replace a clone.
+    let create = |tail: &str| match sql.table.hypertable {
+        None => "CREATE OR REPLACE TRIGGER".to_owned(),
+        Some(_) => format!("DROP TRIGGER IF EXISTS {prefix}_{tail} ON {name}; CREATE TRIGGER"),
+    };
     let row = |tail: &str, event: &str, when: &str, function: &str| {
         format!(
-            "CREATE OR REPLACE TRIGGER {prefix}_{tail} BEFORE {event} ON {name} FOR EACH ROW WHEN ({when}) \
-             EXECUTE FUNCTION {function}();"
+            "{} {prefix}_{tail} BEFORE {event} ON {name} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION {function}();",
+            create(tail)
         )
     };
     let statement = |tail: &str, event: &str, function: &str| {
         format!(
-            "CREATE OR REPLACE TRIGGER {prefix}_{tail} BEFORE {event} ON {name} FOR EACH STATEMENT \
-             EXECUTE FUNCTION {function}();"
+            "{} {prefix}_{tail} BEFORE {event} ON {name} FOR EACH STATEMENT EXECUTE FUNCTION {function}();",
+            create(tail)
         )
     };
     let guard = sql::guard_function(spec.tenant, number);

@@ -2,6 +2,7 @@
 //! told together: facts, warnings and problems, each with the way out.
 
 mod disk;
+mod hypertables;
 mod migrations;
 mod references;
 mod rows;
@@ -12,6 +13,7 @@ mod standing;
 use std::collections::BTreeSet;
 
 use self::disk::{lacking, needed};
+use self::hypertables::hypertables;
 use self::migrations::migrations;
 use self::references::references;
 use self::rows::{absent, collisions, ours, row_bytes, tenant_is_here};
@@ -46,6 +48,7 @@ pub async fn check(run: &Run, pair: &Pair) -> Result<Preflight, MoveError> {
     let there = catalog::discover(target, &run.rules).await?;
     schemas(&here, &there, &mut report);
     migrations(run, pair, &mut report).await?;
+    hypertables(run, pair, &here.tables, &mut report).await?;
     privileges(source, &here.tables, &mut report).await?;
     let on_both: Vec<Table> = here
         .tables
@@ -138,7 +141,7 @@ async fn rows(
         }
         let sql = TableSql::new(table, &run.spec);
         let rows = copy::estimate(source, &sql, &table.name, false).await?;
-        let bytes = row_bytes(source, &table.name).await?;
+        let bytes = row_bytes(source, table).await?;
         report.rows_estimated += rows;
         report.bytes_estimated += rows.saturating_mul(bytes.row);
         stored = stored.saturating_add(rows.saturating_mul(bytes.with_indexes));

@@ -21,14 +21,23 @@ pub(super) struct RowBytes {
 }
 
 /// The averages over all rows of a table; a guess where it was never counted.
-pub(super) async fn row_bytes(conn: &Conn, table: &str) -> Result<RowBytes, MoveError> {
+pub(super) async fn row_bytes(conn: &Conn, table: &Table) -> Result<RowBytes, MoveError> {
+    // Compressed chunks say nothing about the size that their rows will have.
+    let open = match table.hypertable {
+        Some(_) => {
+            "and not exists (select 1 from timescaledb_information.chunks k where k.is_compressed \
+             and to_regclass(format('%I.%I', k.chunk_schema, k.chunk_name)) = c.oid)"
+        }
+        None => "",
+    };
     let row = conn
         .one(
-            "select coalesce((sum(pg_table_size(c.oid)) / nullif(sum(greatest(c.reltuples, 0)), 0))::int8, 200), \
+            &format!("select coalesce((sum(pg_table_size(c.oid)) / nullif(sum(greatest(c.reltuples, 0)), 0))::int8, 200), \
              coalesce((sum(pg_total_relation_size(c.oid)) / nullif(sum(greatest(c.reltuples, 0)), 0))::int8, 300) \
-             from pg_class c where c.oid = $1::text::regclass \
-             or c.oid in (select relid from pg_partition_tree($1::text::regclass))",
-            &[&table],
+             from pg_class c where (c.oid = $1::text::regclass \
+             or c.oid in (select relid from pg_partition_tree($1::text::regclass)) \
+             or c.oid in (select inhrelid from pg_inherits where inhparent = $1::text::regclass)) {open}"),
+            &[&table.name],
         )
         .await?;
     let bytes = |at: usize| row.get::<_, i64>(at).clamp(1, 1_000_000).cast_unsigned();

@@ -8,10 +8,10 @@ use crate::mover::sql;
 /// On the side that rows come from: what was taken off the log.
 pub const TAKEN: &str = "pg_temp.webhost_fleet_taken";
 /// Whether the row was there, in a given table.
-const HERE: &str = "webhost_fleet_here";
+pub(super) const HERE: &str = "webhost_fleet_here";
 
 /// A key column's name in a given table.
-fn key(at: usize) -> String {
+pub(super) fn key(at: usize) -> String {
     format!("webhost_fleet_k{}", at + 1)
 }
 
@@ -52,7 +52,7 @@ impl TableSql<'_> {
     }
 
     /// `x."id" = g.webhost_fleet_k1 AND … AND x."customer_id" = tenant`
-    fn of_given(&self) -> String {
+    pub(super) fn of_given(&self) -> String {
         let mut terms: Vec<String> = self
             .table
             .key_columns()
@@ -126,7 +126,10 @@ impl TableSql<'_> {
             Mode::Replace => String::new(),
         };
         let below = self.delete_below(&given, &same);
-        format!("{below}DELETE FROM {name} AS x USING {given} AS g WHERE {gone}{same}")
+        format!(
+            "{below}DELETE FROM {name} AS x USING {given} AS g WHERE {gone}{same}{}",
+            self.hot("x")
+        )
     }
 
     /// Updates what is there to the given rows. None where a row is its key.
@@ -135,11 +138,12 @@ impl TableSql<'_> {
             self.updated().map(|column| format!("{column} = g.{column}")).collect();
         (!set.is_empty()).then(|| {
             format!(
-                "UPDATE {} AS x SET {} FROM {} AS g WHERE g.{HERE} AND {}",
+                "UPDATE {} AS x SET {} FROM {} AS g WHERE g.{HERE} AND {}{}",
                 self.table.name,
                 set.join(", "),
                 given(number),
-                self.of_given()
+                self.of_given(),
+                self.hot("x")
             )
         })
     }
