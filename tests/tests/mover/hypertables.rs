@@ -254,10 +254,11 @@ async fn a_hypertable_moves_there_and_back_under_writers() {
     // Of chunks that the extension compressed it refuses some of what these
     // writers do; those of the stand-in take everything.
     if !ground.real {
-        ground.compress(&world.target, 4).await;
-        ground.compress(&world.source, 6).await;
+        ground.compress(&world.target, 6).await;
+        ground.compress(&world.source, 7).await;
     }
-    let writers = Writers::start(world, &LEVELS, Duration::from_millis(5), 41);
+    // Keys below go one by one: slower writers leave a debug build a chance.
+    let writers = Writers::start(world, &LEVELS, Duration::from_millis(15), 41);
     steps(&run, &[Step::Preflight, Step::Guard]).await;
     for stop in ["mid_copy", "between_parts"] {
         run.fail = Fail::stop_at(stop);
