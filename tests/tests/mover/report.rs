@@ -10,7 +10,7 @@ use webhost_agent::mover::spec::{Done, Level, Preflight, Step, VerdictKind};
 use webhost_tests::schema;
 use webhost_tests::writers::{World, session};
 
-use crate::scene::{a_move, cut_over, number, objects, sql, steps, world};
+use crate::scene::{a_move, cut_over, objects, sql, steps, world};
 use crate::under_writers::moves_with_writers;
 
 async fn report(world: &World) -> Preflight {
@@ -242,40 +242,6 @@ async fn statements_that_mix_tenants_are_found() {
     };
     assert_eq!(told.findings.len(), 1);
     steps(&run, &[Step::Undo]).await;
-}
-
-/// Without the extension a hypertable can't exist; its catalog can.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hypertable_is_refused_and_says_what_was_tried() {
-    let world = world(schema::WEBHOST, 100).await;
-    let real = number(
-        &world.source,
-        "select count(*) from pg_available_extensions where name = 'timescaledb'",
-    )
-    .await;
-    println!(
-        "TimescaleDB: {}",
-        if real > 0 { "installed, not used here" } else { "stand-in catalog" }
-    );
-    sql(
-        &world.source,
-        "create schema timescaledb_information; \
-         create view timescaledb_information.hypertables as \
-           select 'public'::name as hypertable_schema, 'gps_positions'::name as hypertable_name; \
-         grant usage on schema timescaledb_information to public; \
-         grant select on all tables in schema timescaledb_information to public",
-    )
-    .await;
-    let found = report(&world).await;
-    assert!(
-        has(
-            &found,
-            Level::Problem,
-            Topic::Tables,
-            "gps_positions can't move: it is a TimescaleDB hypertable"
-        ),
-        "{found:#?}"
-    );
 }
 
 /// By range, then by hash.
