@@ -71,7 +71,7 @@ pub struct Drain<'a> {
     given: BTreeSet<usize>,
     /// Whether the source has its table of taken keys.
     taken: bool,
-    /// Whether the log was too long for a steady trickle at the last batch.
+    /// Whether the log was longer than a small batch when the last one came.
     long: bool,
     keys: u64,
     vacuumed: u64,
@@ -215,10 +215,6 @@ impl<'a> Drain<'a> {
             }
             other => other?,
         };
-        // A batch that took all it might says nothing of what it left.
-        if limit.is_some() && self.run.tuning.drain_bulk.is_none() {
-            self.long = self.is_longer(STEADY.1.cast_signed()).await?;
-        }
         Ok(all + last)
     }
 

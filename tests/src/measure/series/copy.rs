@@ -144,10 +144,19 @@ pub async fn drain(town: &mut Town, figures: &mut Figures) -> anyhow::Result<()>
             )
             .await?;
         let started = Instant::now();
-        let Done::Drain(drained) = mover.step(Step::Drain).await? else { bail!("no drain") };
+        let mut keys = 0;
+        loop {
+            let Done::Drain(drained) = mover.step(Step::Drain).await? else { bail!("no drain") };
+            ensure!(drained.keys > 0, "of {changed} keys, {} are left", drained.remaining);
+            keys += drained.keys;
+            // Small batches alone end where a steady trickle would be.
+            if drained.remaining == 0 {
+                break;
+            }
+        }
         let took = u64::try_from(started.elapsed().as_micros())?;
-        ensure!(drained.keys == changed && drained.remaining == 0, "drained {drained:?}");
-        figures.add(name, per_second(drained.keys, took), "keys/s", goal, Better::More, prototype);
+        ensure!(keys == changed, "{keys} of {changed} keys were drained");
+        figures.add(name, per_second(keys, took), "keys/s", goal, Better::More, prototype);
         mover.step(Step::Verify).await?;
         town.equal(&sides).await?;
         mover.step(Step::Undo).await?;
