@@ -234,7 +234,7 @@ async fn write(world: World, level: Isolation, seed: u64, stop: CancellationToke
                 }
             }
         }
-        tokio::time::sleep(Duration::from_micros(random.random_range(0..3_000))).await;
+        tokio::time::sleep(Duration::from_micros(random.random_range(5_000..20_000))).await;
     }
     acknowledged
 }

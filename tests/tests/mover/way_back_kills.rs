@@ -57,7 +57,7 @@ async fn survives(point: &str) {
     let spec = a_way_back(&world);
     let supervisor =
         Supervisor::load(setup(&world, &spec, dir.path(), Some(point))).expect("loads");
-    let writers = Writers::start(&world, &LEVELS, Duration::from_millis(5), 51);
+    let writers = Writers::start(&world, &LEVELS, Duration::from_millis(15), 51);
     for step in [K::Guard, K::Copy, K::CutOver] {
         well(&supervisor, &spec, step).await;
     }
