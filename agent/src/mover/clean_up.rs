@@ -116,8 +116,12 @@ async fn whose(run: &Run, conn: &Conn) -> Result<Whose, MoveError> {
     match row.state {
         State::Active => refused("it serves the tenant"),
         State::Moved if row.epoch > spec.epoch => match run.remembered(conn).await? {
-            Some(_) => refused("its way back is open: finish the move first"),
-            None => Ok(Whose::Left),
+            // Of a node that was given up and is back, the other side has
+            // finished the move without it.
+            Some(_) if !spec.old_copy_gone => {
+                refused("its way back is open: finish the move first")
+            }
+            _ => Ok(Whose::Left),
         },
         State::Moved | State::Standby => {
             let wrote = conn

@@ -169,8 +169,9 @@ impl Fail {
             {
                 let marker = marker(dir, here);
                 // A marker that can't be written would stop every restart.
+                // It appears whole: whoever waits for it reads the pid at once.
                 let pid = std::process::id().to_string();
-                if std::fs::write(&marker, pid).is_ok() {
+                if crate::durable::replace(&marker, pid.as_bytes()).is_ok() {
                     match deed {
                         Deed::Error => {}
                         Deed::Kill => {

@@ -19,7 +19,7 @@ use super::requests::Requests;
 use super::set_aside;
 use super::spec::{Done, Preflight, Progress, Spec, Step};
 use super::sql::{self, Lock, SCHEMA};
-use super::{abandon, clean_up, guard, preflight, way_back};
+use super::{abandon, clean_up, finish, guard, preflight, way_back};
 
 /// What may be set differently in tests.
 #[derive(Clone, Debug)]
@@ -142,6 +142,9 @@ impl Run {
         match step {
             Step::CleanUp => return clean_up::run(self).await.map(Done::CleanUp),
             Step::Abandon => return abandon::run(self).await.map(|()| Done::Abandon),
+            Step::Finish if self.spec.old_copy_gone => {
+                return finish::alone(self).await.map(|()| Done::Finish);
+            }
             Step::Recover if self.alone => return recover::beside(self).await.map(Done::Recover),
             _ if self.alone => {
                 return Err(MoveError::Interrupted(format!(

@@ -59,6 +59,10 @@ pub struct Spec {
     /// When the way back ends, in microseconds since 1970; 0 opens none.
     #[serde(default)]
     pub way_back_until_us: i64,
+    /// The node with the copy that serves nobody was given up by a person: the
+    /// end of the move doesn't wait for it.
+    #[serde(default)]
+    pub old_copy_gone: bool,
 }
 
 /// A move order that can't be read.
@@ -112,6 +116,7 @@ impl Spec {
             target_dedicated: spec.target_dedicated,
             retain_from_us: spec.retain_from_us,
             way_back_until_us: spec.way_back_until_us,
+            old_copy_gone: spec.old_copy_gone,
         })
     }
 

@@ -9,7 +9,8 @@ pub const SCHEMA: &str = "webhost_fleet";
 /// The settings of every session of the mover. Text forms are pinned, so that
 /// equal rows print equally on both sides; the planner may not choose a scan
 /// of a whole table for a handful of keys (the target has no statistics yet);
-/// `jit` would compile on the artificial cost of that.
+/// `jit` would compile on the artificial cost of that. A scan has one process,
+/// so that a comparison leaves the tenants' statements their cores.
 pub fn session_settings() -> &'static str {
     "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; \
      SET extra_float_digits = 1; SET bytea_output = 'hex'; SET lc_monetary = 'C'; \
@@ -17,6 +18,7 @@ pub fn session_settings() -> &'static str {
      SET client_min_messages = warning; SET row_security = off; \
      SET statement_timeout = 0; SET lock_timeout = '10s'; \
      SET idle_in_transaction_session_timeout = 0; SET jit = off; \
+     SET max_parallel_workers_per_gather = 0; \
      SET client_connection_check_interval = '500ms'; \
      SET default_transaction_isolation = 'read committed'; \
      SET default_transaction_read_only = off; SET default_transaction_deferrable = off"

@@ -232,12 +232,14 @@ pub async fn clean_up(
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gone {
-    /// The target never comes back: must be true.
-    pub target_is_gone: bool,
+    /// The node that the move waits for never comes back: must be true.
+    pub node_is_gone: bool,
 }
 
-/// Ends an abandoned move whose target never comes back; refused while that
-/// node is connected. Should it return, `clean-up` deletes what it holds.
+/// Ends a move that waits for a node that never comes back: the target of an
+/// abandoned one, the old copy's after a switch. Refused while that node is
+/// connected. Closes an open way back. Should the node return, `clean-up`
+/// deletes what it holds.
 #[utoipa::path(post, path = "/api/moves/{id}/forget", tag = "moves", request_body = Gone,
     params(("id" = String, Path)),
     responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
@@ -248,11 +250,12 @@ pub async fn forget(
     Body(gone): Body<Gone>,
 ) -> Result<Json<MoveView>, ApiError> {
     let id = id_of(&id)?;
-    if !gone.target_is_gone {
+    if !gone.node_is_gone {
         return Err(ApiError::conflict(
-            "a move is forgotten only with target_is_gone: true".to_owned(),
+            "a move is forgotten only with node_is_gone: true".to_owned(),
         ));
     }
     moves::forget(&state.store, id, &bearer.actor).await?;
+    state.signals.replies.notify();
     shown(&state, id).await
 }

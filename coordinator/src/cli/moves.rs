@@ -92,16 +92,18 @@ pub(super) enum MoveCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Delete the old copy before its time; of a forgotten move whose target is
+    /// Delete the old copy before its time; of a forgotten move whose node is
     /// back, what that still holds.
     CleanUp { id: MoveId },
-    /// End an abandoned move whose target never comes back (clean_target).
-    /// Refused while that node is connected.
+    /// End a move that waits for a node that never comes back: the target of an
+    /// abandoned one (clean_target), the old copy's after a switch (way_back,
+    /// finish, kept, clean_up). Refused while that node is connected; closes an
+    /// open way back.
     Forget {
         id: MoveId,
-        /// What it left there is not waited for any more.
+        /// What the move left there is not waited for any more.
         #[arg(long, required = true)]
-        i_know_the_target_is_gone: bool,
+        i_know_the_node_is_gone: bool,
     },
 }
 
@@ -175,11 +177,11 @@ pub(super) async fn run(
             moves::clean_up(store, id, OPERATOR).await?;
             done(id, "has its old copy deleted now")
         }
-        MoveCommand::Forget { id, i_know_the_target_is_gone: _ } => {
+        MoveCommand::Forget { id, i_know_the_node_is_gone: _ } => {
             moves::forget(store, id, OPERATOR).await?;
             done(
                 id,
-                "is forgotten; should its target return, `move clean-up` deletes what it holds",
+                "goes on without that node; should it return, `move clean-up` deletes what it holds",
             )
         }
     }

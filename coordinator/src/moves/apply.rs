@@ -132,6 +132,10 @@ fn enter(
     if from.state == State::Step(Step::RouteBack) {
         to.durable.rolled_back = true;
     }
+    // Its node came back after all, and nothing is left there.
+    if from.state == State::Step(Step::CleanUp) {
+        to.durable.forgotten = None;
+    }
     let (deadline, alarm) = (timing.deadline(state, &to.durable, now), timing.alarm(state, now));
     to.durable.begin_step(deadline, alarm);
     match state {

@@ -155,6 +155,7 @@ fn facts(row: &Move, answer: &Answer, now: Timestamp) -> Facts {
         roll_back: durable.roll_back.is_some(),
         rolled_back: durable.rolled_back,
         abandoned: durable.abandoned,
+        forgotten: durable.forgotten.is_some(),
         ending: durable.ending(),
     }
 }

@@ -366,9 +366,8 @@ async fn follow(
             Some(target) => moves::end_kept(tx, from, target).await,
             None => Ok(()),
         },
-        (State::Step(Step::CleanUp), State::Step(Step::CloseTunnel)) => {
-            let old = if from.durable.rolled_back { from.target } else { Some(from.source) };
-            match old {
+        (State::Step(Step::Finish | Step::CleanUp), State::Step(Step::CloseTunnel)) => {
+            match from.old_copy() {
                 Some(node) => moves::end_kept(tx, from, node).await,
                 None => Ok(()),
             }

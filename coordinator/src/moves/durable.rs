@@ -100,7 +100,7 @@ pub struct Wish {
     pub why: String,
 }
 
-/// Who gave a target up for good, and when.
+/// Who gave a node up for good, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forgotten {
     /// "token NAME" or "operator".
@@ -234,8 +234,9 @@ pub struct Durable {
     /// The source has let go of a target that can't be reached.
     #[serde(default)]
     pub abandoned: bool,
-    /// What an abandoned move left on its target is not waited for: that node
-    /// is gone, said a person.
+    /// What is left on the node that doesn't serve the tenant is not waited
+    /// for: that node is gone, said a person. Of an abandoned move the target,
+    /// after a switch the node with the old copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<Forgotten>,
     /// The step's command went to the target's agent: the source's is silent.

@@ -66,6 +66,8 @@ pub struct Facts {
     pub rolled_back: bool,
     /// The target was given up before the switch.
     pub abandoned: bool,
+    /// The node with the old copy was given up after it.
+    pub forgotten: bool,
     /// What a move ends as that was undone.
     pub ending: Ending,
 }
@@ -166,6 +168,8 @@ pub fn next(step: Step, outcome: Outcome, facts: &Facts) -> Transition {
         }
         (RouteBack, Done, _) => to(Finish),
 
+        // There is no old copy that anybody could reach.
+        (Finish, Done, _) if facts.forgotten => to(CloseTunnel),
         (Finish, Done, _) => to(Kept),
         (Kept, Done, _) => to(CleanUp),
         (CleanUp, Done, _) => to(CloseTunnel),

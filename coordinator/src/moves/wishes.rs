@@ -281,8 +281,8 @@ fn open_way_back(row: &Move, now: Timestamp) -> Result<(), String> {
     Ok(())
 }
 
-/// The old copy is deleted before its time; of a move whose target was given
-/// up for good and came back, what that still holds.
+/// The old copy is deleted before its time; of a move that was ended without a
+/// node that came back, what that still holds.
 ///
 /// # Errors
 /// [`MoveRefused::TooLate`] unless it is kept.

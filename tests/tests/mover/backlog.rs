@@ -1,12 +1,17 @@
 //! A long key log, drained in bulk.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
 use webhost_agent::mover::fail::Fail;
+use webhost_agent::mover::requests::Requests;
 use webhost_agent::mover::run::Run;
-use webhost_agent::mover::spec::{Done, Step};
+use webhost_agent::mover::spec::{Done, Serving, Step};
 use webhost_tests::schema;
 use webhost_tests::writers::{World, table_hashes};
 
-use crate::scene::{a_move, number, sql, states, steps, world};
+use crate::scene::{a_move, cut_over, number, sql, states, steps, world};
 
 /// Everything that can happen to rows, thousands of times.
 async fn upheaval(world: &World) {
@@ -137,5 +142,52 @@ async fn a_row_that_the_target_changes_is_named() {
     assert_eq!(states(&world).await, ("active".into(), "standby".into()));
     sql(&world.target, "drop function meddle() cascade").await;
     drained(&run).await;
+    same(&world).await;
+}
+
+/// Counts how often writers and requests were kept waiting.
+#[derive(Default)]
+struct Kept(AtomicU32);
+
+#[tonic::async_trait]
+impl Requests for Kept {
+    async fn park(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn release(&self, _serving: Serving) {}
+    fn at_fence(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Nobody waits at a fence for a log that takes long to read: the switch is
+/// given back, and says that the tenant's own writers are in the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_writers_keep_long_is_not_read_inside_the_fence() {
+    let world = world(schema::WEBHOST, 500).await;
+    let mut run = a_move(&world);
+    steps(&run, &[Step::Guard, Step::Copy]).await;
+    let touch = format!(
+        "update gps_positions set speed = speed + 1 where customer_id = '{}'",
+        world.tenant
+    );
+    sql(&world.source, &[touch.as_str(); 30].join("; ")).await;
+
+    // A drain that gets one key done while writers write thousands.
+    let usual = run.tuning.clone();
+    run.tuning.drain_batch = 1;
+    run.tuning.drain_bulk = Some(1);
+    run.tuning.drain_patience = Duration::ZERO;
+    let kept = Arc::new(Kept::default());
+    run.requests = kept.clone();
+    let error = run.step(Step::CutOver).await.expect_err("the log is too long");
+    assert_eq!(error.kind(), webhost_agent::mover::error::Kind::Retry, "{error}");
+    assert!(error.to_string().contains("its own writers"), "{error}");
+    assert_eq!(kept.0.load(Ordering::Relaxed), 0, "nobody was kept waiting");
+    assert_eq!(states(&world).await, ("active".into(), "standby".into()));
+
+    run.tuning = usual;
+    assert!(!cut_over(&run).await.recovered);
+    assert_eq!(kept.0.load(Ordering::Relaxed), 2, "once, at the switch");
     same(&world).await;
 }

@@ -170,6 +170,82 @@ async fn a_target_that_returns_after_it_was_forgotten_is_named_and_cleaned() {
     }
 }
 
+/// The source's node is gone for good after the switch: the target's agent frees
+/// its side of a log that nobody reads, and only where it serves. When the node
+/// returns, its copy is deleted, and nobody has to finish the move there first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_finishes_alone_and_a_source_that_returns_is_cleaned() {
+    let world = world(schema::WEBHOST, 500).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut run = a_move(&world);
+    run.spec.way_back_until_us = jiff::Timestamp::now().as_microsecond() + 600_000_000;
+    let spec = Spec { old_copy_gone: true, ..run.spec.clone() };
+    let there = at_the_target(&world, &spec, dir.path(), false);
+    let triggers = "select count(*) from pg_trigger where tgname like '%webhost_fleet%'";
+    let refused = |outcome| match outcome {
+        Outcome::Failed(wire::Failed { kind, message, .. }) => {
+            assert_eq!(kind, i32::from(FailureKind::Refused), "{message}");
+            message
+        }
+        other => panic!("{other:?}"),
+    };
+
+    steps(&run, &[Step::Guard, Step::Copy, Step::Drain]).await;
+    let why = refused(answer(&there, &spec, K::Finish).await);
+    assert!(why.contains("does not serve"), "{why}");
+    let stops =
+        Run { spec: run.spec.clone(), fail: Fail::stop_at("after_moved"), ..a_move(&world) };
+    stops.step(Step::CutOver).await.expect_err("stops");
+    drop(stops);
+    let why = refused(answer(&there, &spec, K::Finish).await);
+    assert!(why.contains("does not serve"), "nobody serves: {why}");
+    assert!(number(&world.target, triggers).await > 0, "a refusal changes nothing");
+    steps(&run, &[Step::CutOver]).await;
+
+    // The source's own order, and one without the person's word, stay refused.
+    refused(answer(&there, &run.spec, K::Finish).await);
+    let killed = Run {
+        spec: spec.clone(),
+        here: webhost_agent::mover::error::Side::Target,
+        alone: true,
+        fail: Fail::stop_at("mid_finish"),
+        ..a_move(&world)
+    };
+    killed.step(Step::Finish).await.expect_err("stops");
+    drop(killed);
+    for _ in 0..2 {
+        well(&there, &spec, K::Finish).await;
+        assert_eq!(number(&world.target, triggers).await, 0);
+    }
+    assert_eq!(
+        number(
+            &world.target,
+            "select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+             where n.nspname = 'webhost_fleet' and c.relname like 'log%'"
+        )
+        .await,
+        0,
+        "no log is kept for nobody"
+    );
+    assert!(there.on_record().is_empty());
+    let standing = ("moved".to_owned(), "active".to_owned());
+    assert_eq!(states(&world).await, standing);
+    let rows = format!("select count(*) from gps_positions where customer_id = '{}'", world.tenant);
+    let served = number(&world.target, &rows).await;
+    assert!(served > 0);
+
+    // The source is back: its way back can't be, and its agent is told.
+    let back = tempfile::tempdir().expect("a directory");
+    let source = Supervisor::load(setup(&world, &run.spec, back.path(), None)).expect("loads");
+    let why = refused(answer(&source, &run.spec, K::CleanUp).await);
+    assert!(why.contains("way back is open"), "{why}");
+    well(&source, &spec, K::CleanUp).await;
+    assert_eq!(number(&world.source, &rows).await, 0);
+    assert_eq!(number(&world.source, triggers).await, 0);
+    assert_eq!(number(&world.target, &rows).await, served);
+    assert_eq!(states(&world).await, standing, "a tombstone stays");
+}
+
 /// A pause does not wait for the hours that a copy may still take; what was
 /// copied is not copied again.
 #[tokio::test(flavor = "multi_thread")]

@@ -73,6 +73,7 @@ pub(crate) fn order(spec: &Spec, step: wire::MoveStepKind) -> command::Kind {
             source_place: spec.source_place.clone(),
             way_back_until_us: spec.way_back_until_us,
             target_dedicated: spec.target_dedicated,
+            old_copy_gone: spec.old_copy_gone,
             ..wire::MoveSpec::default()
         }),
         step: step.into(),

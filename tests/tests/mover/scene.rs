@@ -83,6 +83,7 @@ pub(crate) fn a_move(world: &World) -> Run {
             target_dedicated: false,
             retain_from_us: 0,
             way_back_until_us: 0,
+            old_copy_gone: false,
         },
         rules: Rules::default(),
         source: Endpoint::Local(Box::new(world.mover(&world.source))),

@@ -23,15 +23,11 @@ use crate::mover::statements::{self, Batch, Mode, TableSql};
 const FLUSH: &str = "BEGIN; SET LOCAL synchronous_commit = on; \
      SELECT pg_logical_emit_message(true, 'webhost_fleet', ''); COMMIT";
 
-/// More keys than this are not applied inside the fence.
-const MOST_KEYS: usize = 10_000;
-
 pub(super) enum Closed {
     Switched(CutOver),
     Blocked,
-    /// The target was not ready in time.
+    /// The source's log was not read in time, or the target not ready.
     Slow,
-    TooMuch(usize),
 }
 
 pub(super) struct Fence<'a> {
@@ -207,10 +203,12 @@ impl<'a> Fence<'a> {
         let lock = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{FENCE_LOCK_TIMEOUT}'; \
              SET LOCAL idle_in_transaction_session_timeout = '{FENCE_IDLE_TIMEOUT}'; \
+             SET LOCAL statement_timeout = {}; \
              SET LOCAL synchronous_commit = on; \
              SELECT pg_advisory_lock({}); \
              SELECT 1 FROM {SCHEMA}.fence WHERE customer_id = {tenant} AND state = 'active' \
                AND epoch = {} AND move_id = {} FOR UPDATE",
+            patience.as_millis(),
             Lock::Fence(spec.tenant).key(),
             self.leg.epoch_sql(spec),
             sql::move_literal(spec.move_id),
@@ -239,10 +237,16 @@ impl<'a> Fence<'a> {
                 self.leg.epoch(spec)
             )));
         }
-        let batch = Batch::of(&rows.map_err(|error| source.error(error))?);
-        if batch.keys > MOST_KEYS {
-            return Ok(Prepared::Not(Closed::TooMuch(batch.keys)));
-        }
+        let rows = match rows {
+            Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
+                return Ok(Prepared::Not(Closed::Slow));
+            }
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                return Ok(Prepared::Not(Closed::Blocked));
+            }
+            rows => rows.map_err(|error| source.error(error))?,
+        };
+        let batch = Batch::of(&rows);
         let sequences = sequences?;
         let left = patience.saturating_sub(started.elapsed());
         self.run.fail.on("after_take", self.leg)?;
@@ -270,7 +274,8 @@ impl<'a> Fence<'a> {
     fn moved(&self) -> String {
         let spec = &self.run.spec;
         format!(
-            "SET LOCAL idle_in_transaction_session_timeout = 0; SET idle_session_timeout = '{FENCE_IDLE_TIMEOUT}'; \
+            "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
+             SET idle_session_timeout = '{FENCE_IDLE_TIMEOUT}'; \
              UPDATE {SCHEMA}.fence SET state = 'moved', epoch = {next}, place = '', updated_at = clock_timestamp() \
              WHERE customer_id = {tenant} AND state = 'active' AND epoch = {epoch} AND move_id = {ours}; COMMIT",
             next = self.leg.next().epoch_sql(spec),

@@ -48,19 +48,26 @@ use super::sql::{self, Lock, SCHEMA};
 const FENCE_LOCK_TIMEOUT: &str = "250ms";
 /// A frozen mover gives the tenant back after this.
 const FENCE_IDLE_TIMEOUT: &str = "3s";
-/// How long the first attempt may keep writers until the target is ready to
-/// serve them: less than requests are parked for. Each further one has half as
-/// much again, up to the most, which a mover at its fence is given anyway.
+/// How long the first attempt may keep writers until the log is read and the
+/// target ready to serve them: less than requests are parked for. Each further
+/// one has half as much again, up to the most, which a mover at its fence is
+/// given anyway.
 const READY_WITHIN: Duration = Duration::from_millis(700);
 const READY_AT_MOST: Duration = Duration::from_millis(1_500);
 /// Between two attempts writers catch their breath.
 const PAUSE: Duration = Duration::from_millis(300);
+/// A log with more rows than this is not read inside the fence.
+const MOST_ROWS: i64 = 10_000;
+/// After so many drains that left more the switch is given back: the writers
+/// are faster.
+const TOO_LONG: u32 = 3;
 
 /// Switches the tenant. When this returns well, the target is active.
 ///
 /// # Errors
-/// [`MoveError::Blocked`] when the fence could not be closed; any error before
-/// S3 leaves the source active; after it a repetition goes forward.
+/// [`MoveError::Blocked`] when the fence could not be closed, and where writers
+/// are faster than the drain; any error before S3 leaves the source active;
+/// after it a repetition goes forward.
 pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError> {
     let tables = run.guarded_tables(pair, leg).await?;
     if leg == Leg::FORTH {
@@ -69,25 +76,42 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError>
     let mut drain = Drain::prepare(run, pair, leg, &tables).await?;
     let fence = Fence::prepare(run, pair, leg, &tables).await?;
     let mut patience = READY_WITHIN;
+    let mut too_long = 0;
     for attempt in 1..=run.tuning.fence_attempts.max(1) {
-        drain.until_short().await?;
+        let remaining = drain.until_short().await?.remaining;
         drain.vacuum().await?;
+        // The rehearsal reads the log as the fence will.
+        if drain.is_longer(MOST_ROWS).await? {
+            tracing::info!(attempt, remaining, "the log is too long for the fence");
+            too_long += 1;
+            if too_long == TOO_LONG {
+                return Err(MoveError::Blocked {
+                    what: format!("the cut-over of tenant {}", run.spec.tenant),
+                    blockers: format!(
+                        "its own writers, who are faster than the drain ({remaining} changes are left)"
+                    ),
+                });
+            }
+            continue;
+        }
         match fence.rehearse(drain.ready().await?).await {
             // Somebody is in the way there: the fence itself will meet them.
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
             other => other?,
         }
-        // What came meanwhile.
+        // What came meanwhile; a drain that writers outran is tried anew.
         drain.batch(None).await?;
+        if drain.is_longer(MOST_ROWS).await? {
+            continue;
+        }
         run.park().await;
         match fence.close(drain.applier(), patience).await? {
             Closed::Switched(result) => return Ok(result),
-            Closed::TooMuch(keys) => tracing::info!(keys, "too many keys for the fence"),
             Closed::Blocked => {
                 tracing::info!(attempt, "the fence could not be closed yet");
             }
             Closed::Slow => {
-                tracing::info!(attempt, ?patience, "the target was not ready in time");
+                tracing::info!(attempt, ?patience, "the switch was not ready in time");
                 patience = (patience * 3 / 2).min(READY_AT_MOST);
             }
         }

@@ -22,7 +22,7 @@ use crate::mover::verify;
 
 impl Drain<'_> {
     /// Whether the log holds more than `rows`.
-    pub(super) async fn is_longer(&self, rows: i64) -> Result<bool, MoveError> {
+    pub(in crate::mover) async fn is_longer(&self, rows: i64) -> Result<bool, MoveError> {
         let source = self.source;
         let rows = source
             .client()

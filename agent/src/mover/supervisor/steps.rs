@@ -145,9 +145,13 @@ impl Supervisor {
             return Err("this node takes no part in moves: it has no [postgres], or [moves] enabled = false".into());
         }
         // A copy is deleted by the agent beside it, and who serves is found out
-        // by the one that is left.
-        let ours_as_target = matches!(step, Step::CleanUp | Step::Recover)
-            && spec.target_node == self.inner.setup.node;
+        // by the one that is left, which ends the move then.
+        let at_the_target = match step {
+            Step::CleanUp | Step::Recover => true,
+            Step::Finish => spec.old_copy_gone,
+            _ => false,
+        };
+        let ours_as_target = at_the_target && spec.target_node == self.inner.setup.node;
         if spec.source_node != self.inner.setup.node && !ours_as_target {
             return Err(format!(
                 "the move starts at node {}, this is node {}",

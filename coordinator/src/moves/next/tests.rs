@@ -12,6 +12,7 @@ const PLAIN: Facts = Facts {
     roll_back: false,
     rolled_back: false,
     abandoned: false,
+    forgotten: false,
     ending: Ending::Failed,
 };
 
@@ -109,6 +110,9 @@ fn what_else_decides() {
     check(Step::CloseTunnel, Done, rolled_back, end(Ending::RolledBack));
     let abandoned = Facts { abandoned: true, ending: Ending::Cancelled, ..PLAIN };
     check(Step::CloseTunnel, Done, abandoned, end(Ending::Cancelled));
+    let forgotten = Facts { forgotten: true, ..PLAIN };
+    check(Step::Finish, Done, forgotten, to(Step::CloseTunnel));
+    check(Step::Finish, Refused, forgotten, Transition::Repeat);
 }
 
 #[test]
@@ -148,7 +152,7 @@ fn every_step_back_and_every_outcome() {
 
 /// All that the facts can be.
 fn all_facts() -> impl Iterator<Item = Facts> {
-    (0..1_u32 << 9).map(|bits| {
+    (0..1_u32 << 10).map(|bits| {
         let bit = |n: u32| bits >> n & 1 == 1;
         Facts {
             patience: if bit(0) { Patience::Left } else { Patience::Gone },
@@ -160,6 +164,7 @@ fn all_facts() -> impl Iterator<Item = Facts> {
             roll_back: bit(6),
             rolled_back: bit(7),
             abandoned: bit(8),
+            forgotten: bit(9),
             ending: Ending::Failed,
         }
     })

@@ -62,6 +62,11 @@ impl Context<'_> {
         if self.durable.rolled_back { self.target } else { self.source }
     }
 
+    /// Which node serves the tenant, after the switch.
+    const fn serving(&self) -> NodeId {
+        if self.durable.rolled_back { self.source } else { self.target }
+    }
+
     /// When the way back ends: fixed at the switch. Before it, what it would
     /// be by now, which tells the agents that there will be one.
     fn way_back_until(&self) -> Option<Timestamp> {
@@ -195,6 +200,7 @@ fn move_step(context: &Context<'_>, step: wire::MoveStepKind) -> Outgoing {
         target_dedicated: durable.wanted.mode == Mode::SingleTenant.as_str(),
         retain_from_us: durable.retain_from.map_or(0, Timestamp::as_microsecond),
         way_back_until_us: context.way_back_until().map_or(0, Timestamp::as_microsecond),
+        old_copy_gone: durable.forgotten.is_some(),
     };
     let kind = command::Kind::MoveStep(wire::MoveStep { spec: Some(spec), step: step.into() });
     Outgoing { node: source, kind }

@@ -2,7 +2,7 @@ use serde_json::json;
 use webhost_proto::wire::{FailureKind, MoveStepDone, MoveStepKind};
 
 use super::*;
-use crate::moves::durable::{Ticket, Wanted};
+use crate::moves::durable::{Forgotten, Ticket, Wanted};
 
 fn durable() -> Durable {
     let mut durable = Durable::new(Wanted {
@@ -160,6 +160,23 @@ fn the_old_copy_is_deleted_where_nobody_lives_any_more() {
         let context = context(&durable);
         let old = if rolled_back { context.target } else { context.source };
         assert_eq!(command(Step::CleanUp, &context).expect("a command").node, old);
+    }
+}
+
+/// The one that serves is freed alone; nobody waits for the other.
+#[test]
+fn without_the_old_copys_node_the_move_is_finished_where_the_tenant_lives() {
+    let mut durable = durable();
+    let forgotten = Forgotten { by: "operator".into(), at: Timestamp::UNIX_EPOCH };
+    for (rolled_back, gone) in [(false, false), (false, true), (true, false), (true, true)] {
+        durable.rolled_back = rolled_back;
+        durable.forgotten = gone.then(|| forgotten.clone());
+        let context = context(&durable);
+        let outgoing = command(Step::Finish, &context).expect("a command");
+        let beside = if gone && !rolled_back { context.target } else { context.source };
+        assert_eq!(outgoing.node, beside, "{rolled_back} {gone}");
+        let command::Kind::MoveStep(step) = outgoing.kind else { panic!("another kind") };
+        assert_eq!(step.spec.expect("a spec").old_copy_gone, gone);
     }
 }
 

@@ -82,6 +82,11 @@ impl Move {
         next
     }
 
+    /// Which node holds the copy that serves nobody, after the switch.
+    pub const fn old_copy(&self) -> Option<NodeId> {
+        if self.durable.rolled_back { self.target } else { Some(self.source) }
+    }
+
     /// How it ended.
     pub const fn ending(&self) -> Option<Ending> {
         match self.state {

@@ -77,6 +77,7 @@ async fn place(town: &mut Town, dedicated: bool) -> anyhow::Result<Sides> {
 async fn ours(town: &mut Town, dedicated: bool, through: bool) -> anyhow::Result<Copied> {
     let sides = place(town, dedicated).await?;
     let mut run = a_move(town, &sides, dedicated);
+    run.spec.max_rows_per_second = 0;
     let tunnel = if through {
         let dir = tempfile::tempdir_in(town.scratch())?;
         let tunnel = Tunnel::start(&mut run.spec, &sides.mover()[1], dir.path()).await?;

@@ -210,3 +210,86 @@ async fn a_forgotten_target_that_returns_is_cleaned_up() {
     let none = moves::clean_up(&world.store, id, "token ops").await;
     assert!(matches!(none, Err(MoveRefused::TooLate { .. })), "{none:?}");
 }
+
+/// A switched move whose source's node is silent since, and never returns.
+async fn without_its_source() -> (World, webhost_proto::ids::MoveId) {
+    let mut world = World::new().await;
+    let id = world.switched().await;
+    let refused = moves::forget(&world.store, id, "operator").await.expect_err("is connected");
+    assert!(refused.to_string().contains("is connected"), "{refused}");
+    world.silent(world.source, true).await;
+    (world, id)
+}
+
+/// The side that serves would keep a log for nobody, for ever.
+#[tokio::test]
+async fn a_switched_move_whose_source_never_returns_is_finished_by_the_target() {
+    let (mut world, id) = without_its_source().await;
+    moves::forget(&world.store, id, "token ops").await.expect("forgotten");
+    assert_eq!(world.state(id).await, "finish");
+    assert_eq!(world.books().await.0[0].1, "kept", "its room is given back at the end");
+    world.tick().await;
+    let open = world.open_commands().await;
+    let [(node, _, kind)] = open.as_slice() else { panic!("{open:?}") };
+    assert_eq!((*node, name(kind)), (world.target, "finish"));
+    let mut asked = Vec::new();
+    world
+        .play(&mut |command| {
+            asked.push(name(command));
+            Some(good(command))
+        })
+        .await;
+    assert_eq!(asked, ["finish", "close_tunnel"]);
+    world.assert_moved(id).await;
+    let again = moves::forget(&world.store, id, "token ops").await;
+    assert!(matches!(again, Err(MoveRefused::TooLate { .. })), "{again:?}");
+}
+
+/// It returns after all: its copy is deleted, and takes room until then.
+#[tokio::test]
+async fn a_forgotten_source_that_returns_is_cleaned_up() {
+    let (mut world, id) = without_its_source().await;
+    moves::forget(&world.store, id, "token ops").await.expect("forgotten");
+    world.play(&mut |command| Some(good(command))).await;
+    world.silent(world.source, false).await;
+    moves::clean_up(&world.store, id, "token ops").await.expect("wanted");
+    assert_eq!(world.state(id).await, "clean_up");
+    assert_eq!(world.books().await.0[0].1, "kept");
+    world.tick().await;
+    let open = world.open_commands().await;
+    let [(node, _, command::Kind::MoveStep(step))] = open.as_slice() else { panic!("{open:?}") };
+    assert_eq!((*node, step.step()), (world.source, MoveStepKind::CleanUp));
+    assert!(step.spec.as_ref().is_some_and(|spec| spec.old_copy_gone));
+    world.play(&mut |command| Some(good(command))).await;
+    world.assert_moved(id).await;
+    let none = moves::clean_up(&world.store, id, "token ops").await;
+    assert!(matches!(none, Err(MoveRefused::TooLate { .. })), "cleaned once: {none:?}");
+}
+
+#[tokio::test]
+async fn a_kept_copy_whose_node_never_returns_is_not_waited_for() {
+    let mut world = World::new().await;
+    world.timing.keep_old_copy = std::time::Duration::from_secs(86_400);
+    let id = world.switched().await;
+    moves::close_way_back(&world.store, id, "operator", "it is good").await.expect("closed");
+    world.play(&mut |command| Some(good(command))).await;
+    assert_eq!(world.state(id).await, "kept");
+    world.silent(world.source, true).await;
+    moves::forget(&world.store, id, "token ops").await.expect("forgotten");
+    assert_eq!(world.books().await.0[0].1, "ended");
+    world.play(&mut |command| (name(command) == "close_tunnel").then(|| good(command))).await;
+    world.assert_moved(id).await;
+}
+
+/// Nothing is forgotten that a database must still decide.
+#[tokio::test]
+async fn a_switch_under_way_is_not_forgotten() {
+    let (world, id) = silent_in_the_cut_over().await;
+    world.silent(world.target, true).await;
+    let refused = moves::forget(&world.store, id, "operator").await.expect_err("in a switch");
+    assert!(refused.to_string().contains("must settle first"), "{refused}");
+    let early = World::new().await;
+    let id = early.request().await;
+    let refused = moves::forget(&early.store, id, "operator").await.expect_err("has not begun");
+    assert!(matches!(refused, MoveRefused::TooLate { .. }), "{refused}");
+}
