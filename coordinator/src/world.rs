@@ -145,7 +145,7 @@ pub(crate) fn report(sequence: u64, tenants: &[(TenantId, u64, u64)]) -> wire::R
         basis: wire::Basis::Measured.into(),
         present: Vec::new(),
         values,
-        bound: 0,
+        ..wire::Column::default()
     };
     wire::Report {
         epoch: 1,
@@ -175,5 +175,6 @@ pub(crate) fn report(sequence: u64, tenants: &[(TenantId, u64, u64)]) -> wire::R
             column(wire::Metric::Vehicles, tenants.iter().map(|t| t.2).collect()),
         ],
         sources: Vec::new(),
+        sources_unchanged: false,
     }
 }

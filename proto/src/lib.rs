@@ -2,10 +2,11 @@
 //! the domain speaks in, and TLS for both ends of the link.
 //!
 //! Read in this order: [`ids`] and [`units`] are the vocabulary, [`wire`] is
-//! generated from `proto/webhost/fleet/v1/link.proto`, [`tls`] builds the
-//! rustls configurations.
+//! generated from `proto/webhost/fleet/v1/link.proto`, [`short`] says less where
+//! little changed, [`tls`] builds the rustls configurations.
 
 pub mod ids;
+pub mod short;
 pub mod tls;
 pub mod units;
 

@@ -48,6 +48,7 @@ fn column(column: &CollectedColumn) -> wire::Column {
         present,
         values: column.values.iter().flatten().copied().collect(),
         bound: column.bound,
+        ..wire::Column::default()
     }
 }
 

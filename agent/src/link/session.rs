@@ -40,7 +40,7 @@ impl Link {
         let dialled = dial(self.options.address.clone(), self.client.clone(), hello);
         let (out, mut inbound, welcome) = self.take_reports_while(dialled).await?;
         self.connected(&welcome);
-        self.spool.rewind();
+        self.spool.rewind(welcome.takes_short_reports);
         self.spool.set_max_tenants((welcome.max_tenants as usize).max(1));
         let window = welcome.report_window as usize;
         let mut reply: Option<CommandReply> = None;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use prost::Message;
 use webhost_proto::ids::TenantId;
+use webhost_proto::short::Memory;
 use webhost_proto::wire;
 
 use super::columns::{from_wire, to_wire};
@@ -73,6 +74,9 @@ pub struct Spool {
     outstanding: usize,
     /// Of those, how many speak of reports that are being sent again.
     stale: usize,
+    /// In this session: what its reports said, where the coordinator takes
+    /// short ones.
+    short: Option<Memory>,
 }
 
 impl Spool {
@@ -91,6 +95,7 @@ impl Spool {
             told: None,
             outstanding: 0,
             stale: 0,
+            short: None,
         }
     }
 
@@ -166,12 +171,14 @@ impl Spool {
     }
 
     /// A session begins: whatever is not acknowledged is sent again, and the
-    /// coordinator holds no dictionary.
-    pub fn rewind(&mut self) {
+    /// coordinator holds no dictionary. `short` says whether it takes short
+    /// reports.
+    pub fn rewind(&mut self, short: bool) {
         self.sent = 0;
         self.told = None;
         self.outstanding = 0;
         self.stale = 0;
+        self.short = short.then(Memory::default);
     }
 
     /// Whether [`next`](Self::next) has something.
@@ -199,6 +206,9 @@ impl Spool {
         if self.told != Some(entry.dictionary.version) {
             report.dictionary = Some(entry.dictionary.to_wire());
             self.told = Some(entry.dictionary.version);
+        }
+        if let Some(memory) = &mut self.short {
+            memory.shorten(&mut report);
         }
         self.sent += 1;
         self.outstanding += 1;

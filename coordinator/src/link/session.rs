@@ -15,6 +15,7 @@ use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 use webhost_proto::PROTOCOL_VERSION;
 use webhost_proto::ids::{CommandId, NodeId};
+use webhost_proto::short::Memory;
 use webhost_proto::tls::PeerInfo;
 use webhost_proto::wire::{
     self, AgentMessage, CoordinatorMessage, agent_message, command_reply, coordinator_message,
@@ -134,7 +135,8 @@ async fn greet_and_serve(
         warn!(node = %peer.node, address = %peer.info.address, boot_id = hello.boot_id,
             "a second session of this node began; the first one is ended");
     }
-    let mut session = Session { shared, node: peer.node, out, mailbox, held: None };
+    let told = Memory::default();
+    let mut session = Session { shared, node: peer.node, out, mailbox, held: None, told };
     let end = tokio::select! {
         why = ending => ended(why.unwrap_or(Ending::Fenced)),
         () = shared.shutdown.cancelled() => going_away(shared),
@@ -202,6 +204,8 @@ struct Session<'a> {
     out: &'a Outgoing,
     mailbox: mpsc::Receiver<wire::Command>,
     held: Option<Held>,
+    /// What this session's reports said, for those that leave it out.
+    told: Memory,
 }
 
 impl Session<'_> {
@@ -258,6 +262,7 @@ impl Session<'_> {
             clock_us: clock_us(),
             tenants: Some(wire::TenantSet { tenants }),
             coordinator_version: env!("CARGO_PKG_VERSION").into(),
+            takes_short_reports: true,
         }))
         .await
     }
@@ -273,8 +278,9 @@ impl Session<'_> {
         }
     }
 
-    async fn report(&mut self, report: wire::Report) -> Result<(), End> {
+    async fn report(&mut self, mut report: wire::Report) -> Result<(), End> {
         let max_tenants = self.shared.settings.max_tenants as usize;
+        self.told.restore(&mut report, max_tenants).map_err(Refusal::Invalid)?;
         let verdict = validate_report(&report, max_tenants, self.held).map_err(Refusal::Invalid)?;
         let ack = match verdict {
             Verdict::Apply(held) => {

@@ -8,7 +8,7 @@ use webhost_proto::ids::TenantId;
 use webhost_proto::wire::{self, Basis, Metric, SourceState};
 
 /// Histogram buckets included.
-pub const MAX_COLUMNS: usize = 128;
+pub const MAX_COLUMNS: usize = webhost_proto::short::MAX_COLUMNS;
 /// Sources of one agent.
 pub const MAX_SOURCES: usize = 16;
 /// One value, and one number of the host: what a signed 64-bit sum of many

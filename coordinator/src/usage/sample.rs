@@ -216,7 +216,7 @@ mod tests {
             basis: wire::Basis::Attributed.into(),
             present: present.to_vec(),
             values: values.to_vec(),
-            bound: 0,
+            ..wire::Column::default()
         }
     }
 

@@ -180,10 +180,10 @@ async fn bombs_are_refused_and_others_notice_nothing() {
     raw.last_words().await;
 
     // Within the limit, two bytes for each of 130,000 empty columns: decoded
-    // to about 11 MB at most, one at a time per session, and the session ends.
+    // to about 13 MB at most, one at a time per session, and the session ends.
     let small = columns(MAX_MESSAGE_BYTES / 2 - 64);
     assert!(small.encoded_len() < MAX_MESSAGE_BYTES - 32);
-    assert!(size_of::<wire::Column>() <= 88);
+    assert!(size_of::<wire::Column>() <= 96);
     let mut raw = RawAgent::greeted(&world, &bad).await;
     raw.send(agent_message::Kind::Report(small)).await;
     let words = raw.last_words().await;

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use webhost_agent::command::Registry;
 use webhost_agent::link::LinkState;
+use webhost_agent::link::report::CollectedColumn;
 use webhost_coordinator::link::authority::Leaves;
 use webhost_coordinator::store::node_link;
 use webhost_proto::ids::TenantId;
+use webhost_proto::wire::{Basis, Metric, SourceHealth, SourceState};
 
 use crate::hostile::RawAgent;
 use crate::world::{World, settings};
@@ -123,4 +125,46 @@ async fn a_coordinator_that_goes_says_goodbye() {
     let mut raw = RawAgent::greeted(&world, &machine).await;
     world.stop().await;
     assert!(raw.last_words().await.contains("shutting down"));
+}
+
+#[tokio::test]
+async fn what_is_left_out_on_the_way_is_there_at_the_other_end() {
+    let mut world = World::start().await;
+    let machine = world.machine("fsn-1").await;
+    let mut agent = machine.agent(&world.link, Registry::default());
+    agent.connected().await;
+    let ok = SourceHealth {
+        source: "host".into(),
+        state: SourceState::Ok.into(),
+        message: String::new(),
+    };
+    let mut sent = 0;
+    for round in 0..2 {
+        for (vehicles, memory) in [(7, 5_000_000_000), (7, 5_000_000_001), (6, 4_000_000_000)] {
+            let mut report = crate::world::report(0);
+            let gauge = |metric, value| CollectedColumn {
+                metric,
+                basis: Basis::Measured,
+                bound: 0,
+                values: vec![Some(value)],
+            };
+            report.columns.push(gauge(Metric::Vehicles, vehicles));
+            report.columns.push(gauge(Metric::MemoryBytes, memory));
+            report.sources = vec![ok.clone()];
+            agent.handles.reports.send(report).await.expect("the link lives");
+            sent += 1;
+            let heard = world.hears(|heard| heard.reports == sent).await;
+            let heard = heard.last.expect("a report");
+            let values: Vec<&[u64]> =
+                heard.columns.iter().map(|column| column.values.as_slice()).collect();
+            assert_eq!(values, [&[0][..], &[vehicles], &[memory]], "in round {round}");
+            assert_eq!(heard.sources, std::slice::from_ref(&ok));
+        }
+        // A new session knows nothing of the last one.
+        agent.is(|status| status.spooled == 0).await;
+        world.stop().await;
+        agent.is(|status| status.state != LinkState::Connected).await;
+        world.serve().await;
+        agent.connected().await;
+    }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Heard {
     /// API calls of all tenants, by node.
     pub calls: HashMap<NodeId, u64>,
     pub reports: usize,
+    /// The latest.
+    pub last: Option<wire::Report>,
 }
 
 /// Remembers what it hears.
@@ -58,6 +60,7 @@ impl NodeEvents for Recording {
     async fn report(&self, node: NodeId, report: wire::Report) -> Result<wire::ReportAck, Refusal> {
         self.0.send_modify(|heard| {
             heard.reports += 1;
+            heard.last = Some(report.clone());
             let at = (report.epoch, report.sequence);
             let cursor = heard.cursors.entry(node).or_default();
             if at > *cursor {

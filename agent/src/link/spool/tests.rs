@@ -44,7 +44,7 @@ fn what_is_not_acknowledged_comes_again_in_order_and_unchanged() {
     spool.acknowledge(&ack(1));
     assert_eq!(sequences(&drain(&mut spool, 3)), [4]);
 
-    spool.rewind();
+    spool.rewind(false);
     let again = drain(&mut spool, 10);
     assert_eq!(sequences(&again), [2, 3, 4, 5]);
     assert!(again[0].dictionary.is_some(), "a new session holds no dictionary");
@@ -108,7 +108,7 @@ fn what_was_sent_is_never_merged() {
         spool.push(report(&[1], calls));
     }
     assert_eq!(spool.len(), 4);
-    spool.rewind();
+    spool.rewind(false);
     let again = drain(&mut spool, 10);
     assert_eq!(again[0].columns, sent[0].columns);
     assert_eq!(again[1].columns, sent[1].columns);
@@ -182,7 +182,7 @@ proptest! {
                     spool.acknowledge(&ack(cursor));
                 } else {
                     in_flight.clear();
-                    spool.rewind();
+                    spool.rewind(false);
                 }
             },
             _ => unreachable!(),

@@ -15,7 +15,7 @@ fn column(present: &[u8], values: &[u64]) -> wire::Column {
         basis: Basis::Measured.into(),
         present: present.to_vec(),
         values: values.to_vec(),
-        bound: 0,
+        ..wire::Column::default()
     }
 }
 
@@ -39,6 +39,7 @@ fn sound() -> wire::Report {
         host: Some(wire::HostSample::default()),
         columns: vec![column(&[0b1000_0001, 1], &[1, 2, 3])],
         sources: vec![source("host")],
+        sources_unchanged: false,
     }
 }
 
