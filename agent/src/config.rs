@@ -9,6 +9,7 @@ mod check;
 mod environment;
 mod load;
 mod secret;
+mod sources;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use webhost_proto::ids::NodeId;
 
 pub use load::{ConfigError, DEFAULT_PATH, Problem};
 pub use secret::SecretUrl;
+pub use sources::{AccessLog, Check, Health, Machine, Redis, Slices};
 
 use crate::mover::catalog::{Mixed, Rules};
 use crate::mover::hypertable::Hypertables;
@@ -55,6 +57,12 @@ pub struct Config {
     pub nginx: Option<Nginx>,
     #[serde(default)]
     pub moves: Moves,
+    pub access_log: Option<AccessLog>,
+    pub slices: Option<Slices>,
+    pub redis: Option<Redis>,
+    pub health: Option<Health>,
+    #[serde(default)]
+    pub machine: Machine,
 }
 
 /// Where the coordinator is.

@@ -3,6 +3,7 @@
 //! out moves.
 
 pub mod archives;
+pub mod cli;
 pub mod collect;
 pub mod command;
 pub mod config;

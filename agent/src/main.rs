@@ -6,162 +6,27 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use webhost_agent::archives::Ask;
-use webhost_agent::config::{Config, DEFAULT_PATH};
+use webhost_agent::cli::{ArchiveAction, Cli, Command, Moves};
+use webhost_agent::collect::container::proxy;
+use webhost_agent::collect::postgres::grants;
+use webhost_agent::config::Config;
 use webhost_agent::identity;
 use webhost_agent::nginx::reload::Reload;
 use webhost_agent::status::cli;
 use webhost_proto::ids::MoveId;
-
-/// The agent of a WebHost fleet's machine: collects what each tenant uses,
-/// reports it, and moves tenants.
-#[derive(Parser)]
-#[command(name = "webhost-agent", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Runs the agent.
-    Run {
-        #[command(flatten)]
-        config: ConfigPath,
-    },
-    /// Makes this machine a node of a fleet, by a join token that the
-    /// coordinator's operator made.
-    #[command(visible_alias = "enrol")]
-    Enroll {
-        #[command(flatten)]
-        config: ConfigPath,
-        /// The file with the token; "-" is standard input. (Never an argument:
-        /// every user of the machine could read it.)
-        #[arg(long, value_name = "PATH", default_value = "-")]
-        token_file: PathBuf,
-        /// Replaces the identity that this machine has.
-        #[arg(long)]
-        force: bool,
-    },
-    /// Shows how the agent is. Exit code 0: healthy, 1: degraded, 2: not
-    /// running or not readable.
-    Status {
-        #[command(flatten)]
-        config: ConfigPath,
-        /// The agent's status socket, instead of the configured one.
-        #[arg(long, value_name = "PATH")]
-        socket: Option<PathBuf>,
-        /// Prints the status as JSON.
-        #[arg(long)]
-        json: bool,
-        /// Again every SECONDS, until interrupted.
-        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
-              value_parser = clap::value_parser!(u64).range(1..=3600))]
-        watch: Option<u64>,
-    },
-    /// Looks at this node's moves, and settles them while no agent runs.
-    Moves {
-        #[command(subcommand)]
-        command: Moves,
-    },
-    /// The data path of one move, as a child of the running agent.
-    #[command(hide = true)]
-    Mover,
-    /// Checks nginx's configuration, reloads it, and writes a verdict for the
-    /// agent: for webhost-nginx-reload.service.
-    #[command(hide = true)]
-    NginxReload {
-        /// The agent's directory of routes.
-        #[arg(long, value_name = "DIR", default_value = "/var/lib/webhost-agent/routes")]
-        routes: PathBuf,
-        /// Where the verdict goes.
-        #[arg(long, value_name = "PATH", default_value = "/run/webhost-nginx-reload/verdict.json")]
-        verdict: PathBuf,
-        #[arg(long, value_name = "PATH", default_value = "/usr/sbin/nginx")]
-        nginx: PathBuf,
-        /// nginx's configuration, where it isn't the built-in one.
-        #[arg(long, value_name = "PATH")]
-        nginx_config: Option<PathBuf>,
-    },
-    /// What downgrades left behind on this node: rows that the new plan does
-    /// not keep, archived before the old copy was deleted.
-    Archives {
-        #[command(flatten)]
-        config: ConfigPath,
-        #[command(subcommand)]
-        action: ArchiveAction,
-    },
-    /// Checks the configuration and prints it as it takes effect, without
-    /// secrets. Exit code 0: usable, 1: not.
-    CheckConfig {
-        #[command(flatten)]
-        config: ConfigPath,
-    },
-}
-
-#[derive(Subcommand)]
-enum Moves {
-    /// The moves on record.
-    List {
-        #[command(flatten)]
-        config: ConfigPath,
-        /// Prints them as JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Finishes a switch that a dead agent left half done, by the two
-    /// databases' fence rows. Exit code 0: settled, 1: not settled, 2: refused,
-    /// because an agent runs or there is no such move.
-    Recover {
-        #[command(flatten)]
-        config: ConfigPath,
-        /// Only this one; all without it.
-        #[arg(value_name = "MOVE")]
-        id: Option<uuid::Uuid>,
-        /// Undoes what was not switched.
-        #[arg(long)]
-        undo: bool,
-        /// Lets go of a move whose target can't be reached; its rows there stay
-        /// until the coordinator has them cleaned up.
-        #[arg(long, conflicts_with = "undo", requires = "id")]
-        abandon: bool,
-        /// Prints what became of them as JSON.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Subcommand)]
-enum ArchiveAction {
-    /// Lists the archives with their tables.
-    List {
-        #[arg(long)]
-        json: bool,
-    },
-    /// Deletes an archive for good.
-    Delete { move_id: MoveId },
-    /// Prints what psql has to run to bring an archive's rows back.
-    RestoreSql { move_id: MoveId },
-}
-
-#[derive(clap::Args)]
-struct ConfigPath {
-    /// The configuration file.
-    #[arg(long, value_name = "PATH", env = "WEBHOST_AGENT_CONFIG", default_value = DEFAULT_PATH)]
-    config: PathBuf,
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let worked = match cli.command {
         Command::Run { config } => run(&config.config),
         Command::Enroll { config, token_file, force } => enroll(&config.config, &token_file, force),
-        Command::Status { config, socket, json, watch } => {
-            let options = cli::Options { json, watch: watch.map(Duration::from_secs) };
-            status(&config.config, socket, options)
+        Command::Status { config, socket, json, watch, tenant, by, top } => {
+            let watch = watch.map(Duration::from_secs);
+            status(&config.config, socket, &cli::Options { json, watch, tenant, by, top })
         }
         Command::Moves { command } => moves(command),
         Command::Mover => mover(),
@@ -173,6 +38,12 @@ fn main() -> ExitCode {
         }),
         Command::Archives { config, action } => archives(&config.config, &action),
         Command::CheckConfig { config } => check_config(&config.config),
+        Command::PostgresGrants { role, owner, read_only } => {
+            print_all(grants::sql(&role, &owner, read_only).map_err(anyhow::Error::msg))
+        }
+        Command::DockerProxy { listen, engine } => docker_proxy(&listen, &engine),
+        Command::Completions { shell } => print_all(Ok(webhost_agent::cli::completions(shell))),
+        Command::Man { dir } => man(&dir),
     };
     worked.unwrap_or_else(|error| {
         // A standard error that is closed leaves nobody to tell.
@@ -216,7 +87,11 @@ fn enroll(path: &Path, token_file: &Path, force: bool) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(path: &Path, socket: Option<PathBuf>, options: cli::Options) -> anyhow::Result<ExitCode> {
+fn status(
+    path: &Path,
+    socket: Option<PathBuf>,
+    options: &cli::Options,
+) -> anyhow::Result<ExitCode> {
     let socket = match socket {
         Some(socket) => socket,
         // Whoever asks may not be allowed to read the configuration.
@@ -295,6 +170,34 @@ fn archives(path: &Path, action: &ArchiveAction) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn print_all(text: anyhow::Result<String>) -> anyhow::Result<ExitCode> {
+    std::io::stdout().lock().write_all(text?.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn docker_proxy(listen: &Path, engine: &Path) -> anyhow::Result<ExitCode> {
+    log()?;
+    block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let serving = proxy::run(listen, engine, stop.clone());
+        tokio::pin!(serving);
+        tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            _ = terminate.recv() => {}
+        }
+        stop.cancel();
+        Ok(serving.await?)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man(dir: &Path) -> anyhow::Result<ExitCode> {
+    let written = webhost_agent::cli::man(dir).with_context(|| dir.display().to_string())?;
+    writeln!(std::io::stdout().lock(), "{written} pages in {}", dir.display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::load(path)?;
     let text = toml::to_string(&config).context("the configuration can't be written as TOML")?;
@@ -314,21 +217,26 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 /// To standard error; journald adds the time by itself.
 fn log() -> anyhow::Result<()> {
     use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
 
-    let filter = match std::env::var("WEBHOST_AGENT_LOG") {
-        Ok(text) => EnvFilter::try_new(&text)
+    // By level and module alone: filters by spans and fields would bring a
+    // regular expression engine, which is larger than the rest of the log.
+    let filter: Targets = match std::env::var("WEBHOST_AGENT_LOG") {
+        Ok(text) => text
+            .parse()
             .with_context(|| format!("WEBHOST_AGENT_LOG: {text:?} is not a filter, as \"info\""))?,
-        Err(_) => EnvFilter::new("info"),
+        Err(_) => Targets::new().with_default(LevelFilter::INFO),
     };
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().init();
+        builder.without_time().finish().with(filter).init();
     } else {
-        builder.init();
+        builder.finish().with(filter).init();
     }
     Ok(())
 }

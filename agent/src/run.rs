@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use self::coordinator::Coordinator;
 use crate::collect::collector::Collector;
+use crate::collect::machine;
 use crate::command::JournalError;
 use crate::config::Config;
 use crate::durable::{DurableError, StateLock, StateLockError};
@@ -77,6 +78,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let identity = StoredIdentity::load(&config.state_dir)?;
     let _lock = StateLock::take(&config.state_dir)?;
     let board = Board::new(&config.coordinator.address, config.interval_ms);
+    board.update(|document| document.machine = machine::here(config.machine.tenant));
     let socket = StatusSocket::bind(&config.status_socket).await?;
     tracker.spawn(socket.serve(board.clone(), parts.clone()));
     // Before all that takes time: a move that was in its cut-over when the

@@ -9,9 +9,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 use uuid::Uuid;
-use webhost_agent::collect::postgres::{PostgresReading, PostgresSource, list};
+use webhost_agent::collect::postgres::{PostgresReading, PostgresSource, grants, list};
 use webhost_agent::collect::source::{Outcome, Source};
-use webhost_agent::config::{Config, Postgres};
+use webhost_agent::config::{Config, Postgres, SecretUrl};
 use webhost_coordinator::embedded::Options;
 use webhost_proto::ids::TenantId;
 use webhost_tests::harness::cluster::Cluster;
@@ -227,4 +227,36 @@ async fn large_tables_are_split_by_statistics_alone() {
         .collect();
     let (one, three) = (storage[&TenantId(ids[0])], storage[&TenantId(ids[2])]);
     assert!(three > one * 5 / 2 && three < one * 7 / 2, "{one} and {three} are 1 to 3");
+}
+
+#[tokio::test]
+async fn the_printed_grants_are_what_measuring_needs() {
+    for read_only in [true, false] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (cluster, config) = node(&dir, schema::WEBHOST).await;
+        fill(&cluster).await;
+        let role = "measuring_agent";
+        let place = config.url.expose().replace(schema::AGENT, role);
+        let config = Postgres { url: SecretUrl::new(place), ..config };
+        let mut source = PostgresSource::new(config.clone(), false);
+        assert!(matches!(source.read().await, Outcome::Failed(_)), "there is no such role yet");
+
+        let sql = grants::sql(role, schema::APP, read_only).expect("prints");
+        let superuser = cluster.inspect().await.expect("connects");
+        for _ in 0..2 {
+            superuser.batch_execute(&sql).await.expect("may be run again");
+        }
+        let reading = good(&mut source).await;
+        assert_eq!(reading.tenants.len(), TENANTS);
+        assert!(reading.tenants.values().all(|tenant| tenant.vehicles.is_some_and(|n| n > 0)));
+        // Others' connections are seen, which takes pg_monitor.
+        let _shared = cluster.session(schema::APP).await.expect("connects");
+        assert!(good(&mut source).await.connections.shared.0 >= 1);
+
+        let agent = cluster.session(role).await.expect("connects");
+        let written = agent.execute("update customers set name = name", &[]).await;
+        assert_eq!(written.is_ok(), !read_only, "{written:?}");
+        let replica = agent.batch_execute("set session_replication_role = replica").await;
+        assert_eq!(replica.is_ok(), !read_only, "{replica:?}");
+    }
 }

@@ -40,6 +40,7 @@ fn units_with_programs() -> tempfile::TempDir {
         ("webhost-agent.service", "/usr/local/bin/webhost-agent"),
         ("webhost-coordinator.service", "/usr/local/bin/webhost-coordinator"),
         ("webhost-nginx-reload.service", "/usr/local/bin/webhost-agent"),
+        ("webhost-docker-proxy.service", "/usr/local/bin/webhost-agent"),
     ] {
         let unit = std::fs::read_to_string(systemd_dir().join(name)).expect("the unit");
         assert!(unit.contains(&format!("ExecStart={program} ")), "{name} runs {program}");
@@ -59,6 +60,7 @@ fn systemd_finds_nothing_to_say_about_the_units() {
         dir.path().join("webhost-agent.service"),
         dir.path().join("webhost-coordinator.service"),
         dir.path().join("webhost-nginx-reload.service"),
+        dir.path().join("webhost-docker-proxy.service"),
         dir.path().join("webhost-nginx-reload.path"),
     ]));
     // It warns about an unknown or misplaced setting and succeeds all the
@@ -73,6 +75,8 @@ fn the_units_are_as_tight_as_promised() {
     for (unit, tenths) in [
         ("webhost-agent.service", 15),
         ("webhost-coordinator.service", 11),
+        // It reaches one socket, and no network.
+        ("webhost-docker-proxy.service", 5),
         // It is root, with three capabilities.
         ("webhost-nginx-reload.service", 20),
     ] {

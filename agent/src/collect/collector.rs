@@ -10,12 +10,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use webhost_proto::wire;
 
+use super::access_log::hosts::Hosts;
+use super::access_log::{self, AccessReading, AccessSource};
 use super::app::{self, AppReading, AppSource};
+use super::checks::{self, ChecksReading, ChecksSource};
 use super::container::{self, ContainerSource, ContainersReading};
 use super::host::{self, HostReading, HostSource};
 use super::postgres::{self, PostgresReading, PostgresSource};
+use super::redis::{self, RedisReading, RedisSource};
 use super::round::{Assembler, Round, SharedPlan, Sources};
 use super::shared::{self, SharedReading, SharedSource};
+use super::slices::{self, SlicesReading, SlicesSource};
 use super::source::{Published, Source, drive};
 use crate::config::Config;
 
@@ -31,6 +36,10 @@ pub struct Collector {
     postgres: watch::Receiver<Published<PostgresReading>>,
     app: watch::Receiver<Published<AppReading>>,
     shared: watch::Receiver<Published<SharedReading>>,
+    slices: watch::Receiver<Published<SlicesReading>>,
+    access: watch::Receiver<Published<AccessReading>>,
+    redis: watch::Receiver<Published<RedisReading>>,
+    checks: watch::Receiver<Published<ChecksReading>>,
     assembler: Assembler,
 }
 
@@ -109,13 +118,46 @@ impl Collector {
         } else {
             starter.start(SharedSource::new(config), shared::LIMIT)
         };
+        let slugs = config.postgres.is_some().then(|| postgres.clone());
+        let slices = match &config.slices {
+            Some(section) => {
+                let root = &config.containers.cgroup_root;
+                let source = SlicesSource::new(section, root, slugs.clone())?;
+                starter.start(source, slices::LIMIT)
+            }
+            None => off("no [slices] section"),
+        };
+        let access = match &config.access_log {
+            Some(section) => {
+                let hosts = Hosts::new(section, slugs.clone());
+                starter.start(AccessSource::new(section, hosts), access_log::LIMIT)
+            }
+            None => off("no [access_log] section"),
+        };
+        let redis = match &config.redis {
+            Some(section) => starter.start(RedisSource::new(section, slugs)?, redis::LIMIT),
+            None => off("no [redis] section"),
+        };
+        let checks = match &config.health {
+            Some(section) => {
+                let every = Duration::from_secs(section.every_s.into());
+                starter.start(ChecksSource::new(&section.check, every)?, checks::LIMIT)
+            }
+            None => off("no [health] section"),
+        };
+        let assembler = Assembler::new(plans, config.postgres.is_some(), config.app.is_some())
+            .of_machine(config.machine.tenant);
         Ok(Self {
             host: starter.start(HostSource::new(config.host.disk.clone()), host::LIMIT),
             containers,
             postgres,
             app,
             shared,
-            assembler: Assembler::new(plans, config.postgres.is_some(), config.app.is_some()),
+            slices,
+            access,
+            redis,
+            checks,
+            assembler,
             rounds,
         })
     }
@@ -134,6 +176,10 @@ impl Collector {
                 settled(&mut self.postgres, round),
                 settled(&mut self.app, round),
                 settled(&mut self.shared, round),
+                settled(&mut self.slices, round),
+                settled(&mut self.access, round),
+                settled(&mut self.redis, round),
+                settled(&mut self.checks, round),
             )
         };
         // Late sources are no error here; their health says how they are.
@@ -147,17 +193,33 @@ impl Collector {
         let now = Instant::now();
         let (host, containers) = (self.host.borrow(), self.containers.borrow());
         let (postgres, app) = (self.postgres.borrow(), self.app.borrow());
-        let shared = self.shared.borrow();
+        let (shared, slices) = (self.shared.borrow(), self.slices.borrow());
+        let (access, redis) = (self.access.borrow(), self.redis.borrow());
+        let checks = self.checks.borrow();
         let sources = Sources {
             host: &host,
             containers: &containers,
             postgres: &postgres,
             app: &app,
             shared: &shared,
+            slices: &slices,
+            access: &access,
+            redis: &redis,
+            checks: &checks,
         };
         let at_us = Timestamp::now().as_microsecond();
         let round = self.assembler.assemble(&sources, now, at_us, interval);
-        let ages = [host.taken, containers.taken, postgres.taken, app.taken, shared.taken];
+        let ages = [
+            host.taken,
+            containers.taken,
+            postgres.taken,
+            app.taken,
+            shared.taken,
+            slices.taken,
+            access.taken,
+            redis.taken,
+            checks.taken,
+        ];
         let age = |taken: Option<Instant>| {
             let age = now.saturating_duration_since(taken?);
             Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))

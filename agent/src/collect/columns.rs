@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use webhost_proto::ids::TenantId;
 use webhost_proto::wire::{Basis, Metric};
 
+use super::app::AppTenant;
 use super::round::TenantRound;
 use crate::link::report::CollectedColumn;
 
@@ -39,9 +40,17 @@ pub(super) fn columns(
         let told = t.app.as_ref().and_then(|app| app.gps_points);
         if told.is_some() { None } else { t.stored_points }
     });
-    add(Metric::ApiCalls, Measured, 0, &|t| t.app.as_ref()?.api_calls);
-    add(Metric::ApiErrors, Measured, 0, &|t| t.app.as_ref()?.api_errors);
-    add(Metric::RequestDurationUs, Measured, 0, &|t| t.app.as_ref()?.request_duration_us);
+    // What the application counts is the truth; nginx's log stands in for it.
+    let told = |t: &TenantRound, value: fn(&AppTenant) -> Option<u64>| value(t.app.as_ref()?);
+    add(Metric::ApiCalls, Measured, 0, &|t| {
+        told(t, |app| app.api_calls).or(t.front.map(|front| front.calls))
+    });
+    add(Metric::ApiErrors, Measured, 0, &|t| {
+        told(t, |app| app.api_errors).or(t.front.map(|front| front.errors))
+    });
+    add(Metric::RequestDurationUs, Measured, 0, &|t| {
+        told(t, |app| app.request_duration_us).or(t.front.map(|front| front.duration_us))
+    });
     add(Metric::BatchOperations, Measured, 0, &|t| t.app.as_ref()?.batch_operations);
     add(Metric::RealtimeOperations, Measured, 0, &|t| t.app.as_ref()?.realtime_operations);
     for (index, bound) in bounds.iter().enumerate() {
@@ -55,7 +64,9 @@ pub(super) fn columns(
     add(Metric::DbConnections, Attributed, 0, &|t| Some(t.connections?.0));
     add(Metric::DbConnectionsActive, Measured, 0, &|t| Some(t.named_connections?.1));
     add(Metric::DbConnectionsActive, Attributed, 0, &|t| Some(t.connections?.1));
-    add(Metric::ClientConnections, Measured, 0, &|t| t.app.as_ref()?.client_connections);
+    add(Metric::ClientConnections, Measured, 0, &|t| {
+        told(t, |app| app.client_connections).or(t.front.map(|front| front.clients))
+    });
     // The application's gauge is newer than the survey's count.
     add(Metric::Vehicles, Measured, 0, &|t| {
         t.app.as_ref().and_then(|app| app.vehicles).or(t.vehicles)

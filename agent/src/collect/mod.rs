@@ -12,21 +12,30 @@
 //! | [`postgres`] | catalog, statistics, pg_stat_activity, fence | storage, vehicles, connections |
 //! | [`app`] | the application's Prometheus page | points, calls, errors, durations, clients |
 //! | [`shared`] | [`cgroup`] files, process trees in /proc | by [`attribute`], CPU and memory |
+//! | [`slices`] | [`cgroup`] files of slices and services | CPU, memory (measured) |
+//! | [`access_log`] | nginx's log, where the application counts nothing | calls, errors, durations, clients |
+//! | [`redis`] | INFO, and keys drawn at random | keys, memory (attributed) |
+//! | [`checks`] | what a customer's node serves | – |
 //!
 //! Read in this order: [`source`], [`counter`], [`split`], the sources,
 //! [`attribute`], [`round`], [`collector`].
 
+pub mod access_log;
 pub mod app;
 pub mod attribute;
 pub mod cgroup;
+pub mod checks;
 pub mod collector;
 mod columns;
 pub mod container;
 pub mod counter;
 pub mod host;
+pub mod machine;
 pub mod postgres;
 pub mod proc;
+pub mod redis;
 pub mod round;
 pub mod shared;
+pub mod slices;
 pub mod source;
 pub mod split;

@@ -13,6 +13,8 @@
 //! named before it has answered once: only the fence knows who moved.
 
 mod health;
+mod reported;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -24,17 +26,22 @@ use tokio::time::Instant;
 use webhost_proto::ids::TenantId;
 use webhost_proto::wire;
 
+use super::access_log::AccessReading;
 use super::app::{AppReading, AppTenant};
-use super::attribute::{Attributed, Attributor, ProcessShare, Shared, Work};
+use super::attribute::{Attributor, ProcessShare};
+use super::checks::{self, ChecksReading};
 use super::columns;
 use super::container::ContainersReading;
 use super::host::HostReading;
 use super::postgres::PostgresReading;
+use super::redis::{RedisReading, RedisTenant};
 use super::shared::SharedReading;
+use super::slices::SlicesReading;
 use super::source::Published;
 use crate::config::SplitBy;
 use crate::link::report::CollectedReport;
 use health::{MAX_SLUG_BYTES, healths, shortened};
+use reported::Reported;
 
 /// How long an application's tenant without a row is reported after its last
 /// activity.
@@ -47,6 +54,10 @@ pub struct Sources<'a> {
     pub postgres: &'a Published<PostgresReading>,
     pub app: &'a Published<AppReading>,
     pub shared: &'a Published<SharedReading>,
+    pub slices: &'a Published<SlicesReading>,
+    pub access: &'a Published<AccessReading>,
+    pub redis: &'a Published<RedisReading>,
+    pub checks: &'a Published<ChecksReading>,
 }
 
 /// Where a shared process is read, and how it is split.
@@ -58,13 +69,30 @@ pub struct SharedPlan {
     pub container: Option<String>,
 }
 
+/// What nginx's log says of one tenant in one interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrontRound {
+    pub calls: u64,
+    pub errors: u64,
+    pub duration_us: u64,
+    /// Sent to clients.
+    pub bytes: u64,
+    /// Different addresses, lately.
+    pub clients: u64,
+}
+
 /// What one tenant did and has, in one interval.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TenantRound {
     pub slug: String,
     /// Increases.
     pub app: Option<AppTenant>,
-    /// Of its own containers: CPU as an increase; memory while one runs.
+    /// Where nginx's log is read.
+    pub front: Option<FrontRound>,
+    /// Its keys in Redis; estimates.
+    pub redis: Option<RedisTenant>,
+    /// Of its own containers, control groups or machine: CPU as an increase;
+    /// memory while one runs.
     pub own_cpu_us: Option<u64>,
     pub own_memory_bytes: Option<u64>,
     /// Points that the database counted, as an increase.
@@ -89,17 +117,10 @@ pub struct Round {
     pub shared: Vec<ProcessShare>,
     /// True when the storage is one tenant's alone.
     pub storage_measured: bool,
-}
-
-/// What was reported of a tenant up to now.
-#[derive(Clone, Debug, Default)]
-struct Reported {
-    app: AppTenant,
-    /// By bound, so that an application may change them.
-    buckets: BTreeMap<u64, u64>,
-    own_cpu_us: u64,
-    stored_points: u64,
-    active: Option<Instant>,
+    /// What these sources say beyond the report, while it is fresh.
+    pub access: Option<AccessReading>,
+    pub redis: Option<RedisReading>,
+    pub checks: Option<ChecksReading>,
 }
 
 /// The state between rounds.
@@ -112,6 +133,8 @@ pub struct Assembler {
     attributor: Attributor,
     app_round: u64,
     last: Option<Instant>,
+    /// Whose the whole machine is.
+    machine: Option<TenantId>,
 }
 
 impl Assembler {
@@ -126,7 +149,14 @@ impl Assembler {
             attributor: Attributor::default(),
             app_round: 0,
             last: None,
+            machine: None,
         }
+    }
+
+    /// All that the machine uses is this tenant's.
+    pub fn of_machine(mut self, tenant: Option<TenantId>) -> Self {
+        self.machine = tenant;
+        self
     }
 
     /// Makes the round that ends now. `interval` is the configured length:
@@ -149,18 +179,33 @@ impl Assembler {
 
         let postgres = sources.postgres.value.as_ref();
         let fresh = sources.postgres.fresh(now, limit);
+        let host = self.host_sample(sources, now, limit);
         let containers = sources.containers.fresh(now, limit);
+        let slices = sources.slices.fresh(now, limit);
+        let redis = sources.redis.fresh(now, limit);
         let mut tenants = BTreeMap::new();
         for id in living {
             let increase = increases.remove(&id).unwrap_or_default();
             let mut tenant = TenantRound {
                 app: increase.app,
+                front: increase.front,
+                redis: redis.and_then(|reading| reading.tenants.get(&id)).copied(),
                 own_cpu_us: increase.own_cpu_us,
                 stored_points: increase.stored_points,
                 ..TenantRound::default()
             };
-            if let Some(own) = containers.and_then(|reading| reading.tenants.get(&id)) {
-                tenant.own_memory_bytes = (own.running > 0).then_some(own.memory_bytes);
+            let groups = [
+                containers.and_then(|reading| reading.tenants.get(&id)),
+                slices.and_then(|reading| reading.get(&id)),
+            ];
+            for own in groups.into_iter().flatten().filter(|own| own.running > 0) {
+                let sum = tenant.own_memory_bytes.get_or_insert(0);
+                *sum = sum.saturating_add(own.memory_bytes);
+            }
+            if self.machine == Some(id) && sources.host.value.is_some() {
+                // Its containers are in it already.
+                tenant.own_cpu_us = Some(host.cpu_busy_us);
+                tenant.own_memory_bytes = Some(host.memory_used_bytes);
             }
             // What the survey found stays true for a while; its age is in the
             // source's health.
@@ -179,6 +224,10 @@ impl Assembler {
                     tenant.memory_bytes = Some(part.memory_bytes);
                 }
             }
+            if let Some(keys) = tenant.redis {
+                let sum = tenant.memory_bytes.get_or_insert(0);
+                *sum = sum.saturating_add(keys.bytes);
+            }
             if fresh.is_some() {
                 tenant.connections = Some((part.connections, part.connections_active));
             }
@@ -193,7 +242,7 @@ impl Assembler {
                 .iter()
                 .map(|(id, tenant)| (*id, shortened(&tenant.slug, MAX_SLUG_BYTES)))
                 .collect(),
-            host: self.host_sample(sources, now, limit),
+            host,
             columns: Vec::new(),
             sources: healths(sources),
         };
@@ -204,6 +253,9 @@ impl Assembler {
             bounds: app_bounds.to_vec(),
             shared: attributed.processes,
             storage_measured: all_here,
+            access: sources.access.fresh(now, limit).cloned(),
+            redis: redis.cloned(),
+            checks: sources.checks.fresh(now, limit + checks::LIMIT).cloned(),
         }
     }
 
@@ -230,6 +282,13 @@ impl Assembler {
             }
         }
         if let Some(containers) = &sources.containers.value {
+            // Who is forgotten there begins at zero when he comes back.
+            self.reported.retain(|id, reported| {
+                if !containers.tenants.contains_key(id) {
+                    reported.own_cpu_us = 0;
+                }
+                *reported != Reported::default()
+            });
             for (id, own) in &containers.tenants {
                 let reported = self.reported.entry(*id).or_default();
                 let increase = own.cpu_us.saturating_sub(reported.own_cpu_us);
@@ -237,6 +296,20 @@ impl Assembler {
                 if own.running > 0 || increase > 0 {
                     increases.entry(*id).or_default().own_cpu_us = Some(increase);
                 }
+            }
+        }
+        for (id, own) in sources.slices.value.iter().flatten() {
+            let reported = self.reported.entry(*id).or_default();
+            let increase = own.cpu_us.saturating_sub(reported.slice_cpu_us);
+            reported.slice_cpu_us = own.cpu_us;
+            if own.running > 0 || increase > 0 {
+                *increases.entry(*id).or_default().own_cpu_us.get_or_insert(0) += increase;
+            }
+        }
+        if let Some(access) = &sources.access.value {
+            for (id, totals) in &access.tenants {
+                let increase = self.reported.entry(*id).or_default().front_increase(totals);
+                increases.entry(*id).or_default().front = Some(increase);
             }
         }
         if let Some(postgres) = &sources.postgres.value {
@@ -266,6 +339,14 @@ impl Assembler {
                 containers.tenants.iter().filter(|(_, own)| own.running > 0).map(|(id, _)| *id),
             );
         }
+        let slices = sources.slices.value.iter().flatten();
+        living.extend(slices.filter(|(_, own)| own.running > 0).map(|(id, _)| *id));
+        if let Some(access) = &sources.access.value
+            && !self.has_postgres
+        {
+            living.extend(access.tenants.keys());
+        }
+        living.extend(self.machine);
         if let Some(app) = &sources.app.value {
             living.extend(app.tenants.keys().filter(|id| {
                 !self.has_postgres
@@ -280,53 +361,6 @@ impl Assembler {
             living.retain(|id| !postgres.elsewhere.contains(id));
         }
         living
-    }
-
-    fn attribute(
-        &mut self,
-        sources: &Sources<'_>,
-        increases: &BTreeMap<TenantId, TenantRound>,
-        elapsed_ms: u64,
-        now: Instant,
-        limit: Duration,
-    ) -> Attributed {
-        let mut work: BTreeMap<TenantId, Work> = BTreeMap::new();
-        for (id, increase) in increases {
-            let done = match &increase.app {
-                Some(app) => Work::of(
-                    app.gps_points.unwrap_or(0),
-                    app.api_calls.unwrap_or(0),
-                    app.request_duration_us,
-                ),
-                None => Work::of(increase.stored_points.unwrap_or(0), 0, None),
-            };
-            work.insert(*id, done);
-        }
-        // The application has spoken since the last round; the database's
-        // points come in windows, so only points say that a window closed.
-        let news = if self.has_app {
-            sources.app.value_round > self.app_round
-        } else {
-            work.values().any(|done| done.database > 0)
-        };
-        self.app_round = sources.app.value_round;
-        let containers = sources.containers.fresh(now, limit);
-        let shared = sources.shared.fresh(now, limit);
-        let processes: Vec<Shared<'_>> = self
-            .plans
-            .iter()
-            .map(|plan| Shared {
-                name: &plan.name,
-                split_by: plan.split_by,
-                used: match &plan.container {
-                    Some(container) => containers.and_then(|r| r.shared.get(container)).copied(),
-                    None => shared.and_then(|reading| reading.get(&plan.name)).copied(),
-                },
-            })
-            .collect();
-        let connections =
-            sources.postgres.fresh(now, limit).map_or((0, 0), |p| p.connections.shared);
-        self.attributor.round(elapsed_ms, news.then_some(&work), &processes, connections)
     }
 
     fn host_sample(
@@ -356,43 +390,5 @@ impl Assembler {
             self.host = *host;
         }
         sample
-    }
-}
-
-impl Reported {
-    /// The increases since the last call, gauges as they stand, and whether
-    /// anything was done at all.
-    fn app_increase(&mut self, totals: &AppTenant, bounds: &[u64]) -> (AppTenant, bool) {
-        let mut active = false;
-        let mut increase = |now: Option<u64>, before: &mut Option<u64>| {
-            let value = now.map(|now| now.saturating_sub(before.unwrap_or(0)));
-            if now.is_some() {
-                *before = now;
-            }
-            active |= value.is_some_and(|value| value > 0);
-            value
-        };
-        let mut result = AppTenant {
-            gps_points: increase(totals.gps_points, &mut self.app.gps_points),
-            api_calls: increase(totals.api_calls, &mut self.app.api_calls),
-            api_errors: increase(totals.api_errors, &mut self.app.api_errors),
-            batch_operations: increase(totals.batch_operations, &mut self.app.batch_operations),
-            realtime_operations: increase(
-                totals.realtime_operations,
-                &mut self.app.realtime_operations,
-            ),
-            request_duration_us: increase(
-                totals.request_duration_us,
-                &mut self.app.request_duration_us,
-            ),
-            client_connections: totals.client_connections,
-            vehicles: totals.vehicles,
-            buckets: Vec::with_capacity(totals.buckets.len()),
-        };
-        for (bound, total) in bounds.iter().zip(&totals.buckets) {
-            let before = self.buckets.insert(*bound, *total).unwrap_or(0);
-            result.buckets.push(total.saturating_sub(before));
-        }
-        (result, active)
     }
 }

@@ -139,6 +139,7 @@ impl Config {
                 );
             }
         }
+        self.source_problems(&mut wrong);
         if self.moves.watch_statements_ms > 600_000 {
             wrong(
                 "moves.watch_statements_ms",
@@ -209,13 +210,13 @@ fn shared(
     }
 }
 
-fn absolute(wrong: &mut impl FnMut(&str, String), name: &str, path: &Path) {
+pub(super) fn absolute(wrong: &mut impl FnMut(&str, String), name: &str, path: &Path) {
     if !path.is_absolute() {
         wrong(name, format!("{:?} is not an absolute path", path.display().to_string()));
     }
 }
 
-fn host_and_port(address: &str) -> Result<(), String> {
+pub(super) fn host_and_port(address: &str) -> Result<(), String> {
     let parts = address.rsplit_once(':');
     match parts {
         Some((host, port))

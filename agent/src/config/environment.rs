@@ -5,11 +5,15 @@
 //! `TENANT_ISOLATION` and `INFRASTRUCTURE_PROVIDER` concern the coordinator,
 //! and are checked here only for a contradiction.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::load::Problem;
-use super::{App, Config, Hold, Nginx, Postgres, SecretUrl, Tunnel};
+use super::{
+    AccessLog, App, Check, Config, Health, Hold, Nginx, Postgres, Redis, SecretUrl, Slices, Tunnel,
+};
 
 const PREFIX: &str = "WEBHOST_AGENT_";
 
@@ -92,6 +96,22 @@ impl Config {
             "POSTGRES_POINTS_TABLE" => self.postgres_mut().points_table = Some(value.into()),
             "APP_METRICS_URL" => value.clone_into(&mut self.app_mut().metrics_url),
             "APP_LABEL" => value.clone_into(&mut self.app_mut().label),
+            "ACCESS_LOG_PATH" => self.access_log_mut().path = value.into(),
+            "ACCESS_LOG_DOMAIN" => self.access_log_mut().domain = Some(value.into()),
+            "SLICES_PARENT" => value.clone_into(&mut self.slices_mut().parent),
+            "SLICES_NAME" => value.clone_into(&mut self.slices_mut().name),
+            "REDIS_ADDRESS" => value.clone_into(&mut self.redis_mut().address),
+            "REDIS_PASSWORD_FILE" => self.redis_mut().password_file = Some(value.into()),
+            "REDIS_PREFIX" => self.redis_mut().prefix = Some(value.into()),
+            "HEALTH_EVERY_S" => self.health_mut().every_s = parse(value, "seconds")?,
+            // Those of a machine of one tenant, which runs from environment
+            // alone; more of a kind need the file.
+            "HEALTH_HTTP" => self.check_mut("http").http = Some(value.into()),
+            "HEALTH_POSTGRES" => {
+                self.check_mut("postgres").postgres = Some(SecretUrl::new(value));
+            }
+            "HEALTH_REDIS" => self.check_mut("redis").redis = Some(value.into()),
+            "MACHINE_TENANT" => self.machine.tenant = Some(parse(value, "a tenant's id")?),
             "TUNNEL_LISTEN" => {
                 let listen = parse(value, "an address and port, as 0.0.0.0:7403")?;
                 match &mut self.tunnel {
@@ -145,6 +165,40 @@ impl Config {
 
     fn postgres_mut(&mut self) -> &mut Postgres {
         self.postgres.get_or_insert_with(|| Postgres::at(SecretUrl::default()))
+    }
+
+    fn access_log_mut(&mut self) -> &mut AccessLog {
+        self.access_log.get_or_insert_with(|| AccessLog {
+            path: PathBuf::new(),
+            domain: None,
+            hosts: BTreeMap::new(),
+        })
+    }
+
+    fn slices_mut(&mut self) -> &mut Slices {
+        self.slices.get_or_insert_with(|| Slices { parent: String::new(), name: String::new() })
+    }
+
+    fn redis_mut(&mut self) -> &mut Redis {
+        self.redis.get_or_insert_with(|| Redis {
+            address: String::new(),
+            password_file: None,
+            prefix: None,
+        })
+    }
+
+    fn health_mut(&mut self) -> &mut Health {
+        self.health.get_or_insert_with(|| Health { every_s: 10, check: Vec::new() })
+    }
+
+    /// The check of this name, which the variables make.
+    fn check_mut(&mut self, name: &str) -> &mut Check {
+        let checks = &mut self.health_mut().check;
+        let at = checks.iter().position(|check| check.name == name).unwrap_or_else(|| {
+            checks.push(Check::named(name, true));
+            checks.len() - 1
+        });
+        &mut checks[at]
     }
 
     fn hold_mut(&mut self) -> &mut Hold {

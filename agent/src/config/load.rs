@@ -64,14 +64,23 @@ fn list(problems: &[Problem]) -> String {
 
 impl Config {
     /// Reads `path`, applies the variables of the process's environment, and
-    /// checks everything.
+    /// checks everything. Where there is no file, the environment alone is
+    /// enough when it names the coordinator.
     ///
     /// # Errors
     /// [`ConfigError`]: the file's first mistake with its line, or all
     /// unusable values together.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(source)
+                if source.kind() == std::io::ErrorKind::NotFound
+                    && std::env::var_os("WEBHOST_AGENT_COORDINATOR_ADDRESS").is_some() =>
+            {
+                String::new()
+            }
+            Err(source) => return Err(ConfigError::Unreadable { path: path.into(), source }),
+        };
         Self::from_parts(path, &text, std::env::vars_os())
     }
 

@@ -134,3 +134,62 @@ fn a_password_is_never_shown() {
     assert!(!shown.contains("geheim"), "{shown}");
     assert!(shown.contains("host=h port=5433 user=agent dbname=webhost"), "{shown}");
 }
+
+#[test]
+fn sections_of_sources_and_their_mistakes() {
+    let text = format!(
+        "{LEAST}[access_log]\npath='/var/log/a.json'\n\
+         [access_log.hosts]\n'a.example'='00000000-0000-0000-0000-000000000001'\n\
+         [slices]\nparent='/webhost.slice'\nname='t-{{id}}.slice'\n\
+         [redis]\naddress='/run/redis.sock'\nprefix='customer:{{id}}:'\n\
+         [health]\n[[health.check]]\nname='app'\nhttp='http://127.0.0.1:4000/health'\n"
+    );
+    let config = load(&text, &[]).expect("loads");
+    assert_eq!(config.health.expect("a section").check.len(), 1);
+
+    for (text, expected) in [
+        ("[access_log]\npath='a'\n", "access_log.path: \"a\" is not an absolute path"),
+        ("[access_log]\npath='/a'\n", "access_log: names nobody's host"),
+        ("[access_log]\npath='/a'\ndomain='x'\n", "access_log.domain: needs [postgres]"),
+        ("[slices]\nparent='x'\nname='{id}'\n", "slices.parent: \"x\" must begin with /"),
+        ("[slices]\nparent='/x'\nname='a'\n", "slices.name: \"a\" must hold {slug} or {id}"),
+        ("[slices]\nparent='/x'\nname='{slug}'\n", "slices.name: {slug} needs [postgres]"),
+        ("[redis]\naddress='x'\n", "redis.address: \"x\" is neither"),
+        ("[redis]\naddress='h:1'\nprefix='x'\n", "redis.prefix: \"x\" must hold"),
+        ("[health]\nevery_s=0\n", "health.every_s: 0 is not between"),
+        ("[[health.check]]\nname='a'\n", "health.check[0]: has 0 of http, postgres"),
+        (
+            "[[health.check]]\nname='a'\nhttp='http://u:geheim@h/'\n",
+            "health.check[0]: http must not hold a user or password",
+        ),
+        (
+            "[machine]\ntenant='00000000-0000-0000-0000-000000000001'\n\
+             [[attribution.shared]]\nname='x'\nsplit_by='app'\npid_file='/x'\n",
+            "machine.tenant: says that all of this machine",
+        ),
+    ] {
+        let error = load(&format!("{LEAST}{text}"), &[]).expect_err(text);
+        assert!(error.contains(expected), "{text:?}\n  gave {error:?}\n  not  {expected:?}");
+        assert!(!error.contains("geheim"), "{error}");
+    }
+}
+
+#[test]
+fn a_machine_of_one_tenant_needs_no_file() {
+    let config = load(
+        "",
+        &[
+            ("WEBHOST_AGENT_COORDINATOR_ADDRESS", "c.example:7401"),
+            ("WEBHOST_AGENT_MACHINE_TENANT", "00000000-0000-0000-0000-000000000001"),
+            ("WEBHOST_AGENT_HEALTH_HTTP", "http://127.0.0.1:4000/health"),
+            ("WEBHOST_AGENT_HEALTH_REDIS", "127.0.0.1:6379"),
+            ("DEPLOYMENT_MODE", "single_tenant"),
+            ("DEDICATED_DATABASE_URL", "postgres://webhost@/webhost"),
+        ],
+    )
+    .expect("loads");
+    assert!(config.machine.tenant.is_some() && config.postgres.is_some());
+    let names: Vec<String> =
+        config.health.expect("a section").check.into_iter().map(|check| check.name).collect();
+    assert_eq!(names, ["http", "redis"]);
+}

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
+use webhost_proto::ids::TenantId;
 use webhost_proto::wire;
 
-use super::document::{Document, Figure, Host, SCHEMA, Shared, Source, Tenant};
+use super::document::{Document, Figure, Health, Host, Redis, SCHEMA, Shared, Source, Tenant};
+use super::history::History;
 use crate::collect::round::{Round, TenantRound};
 
 /// A round that is this many intervals late is a problem.
@@ -28,6 +30,7 @@ struct Inner {
     last_round: Option<Instant>,
     started: Instant,
     enabled_link: bool,
+    history: History,
 }
 
 impl Board {
@@ -49,6 +52,7 @@ impl Board {
             last_round: None,
             started: Instant::now(),
             enabled_link: false,
+            history: History::default(),
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
@@ -120,12 +124,36 @@ impl Board {
             .iter()
             .map(|(id, values)| tenant(id.to_string(), values, interval_ms, round.storage_measured))
             .collect();
+        for shown in &mut document.tenants {
+            let access = round.access.as_ref().zip(shown.id.parse::<TenantId>().ok());
+            let Some(seen) = access.and_then(|(access, id)| access.tenants.get(&id)) else {
+                continue;
+            };
+            shown.p50_response_us = seen.recent.quantile_us(500);
+            shown.p99_response_us = seen.recent.quantile_us(990);
+            shown.countries.clone_from(&seen.countries);
+        }
+        document.health = round
+            .checks
+            .as_ref()
+            .map(|reading| Health { overall: reading.overall, checks: reading.checks.clone() });
+        document.redis = round.redis.as_ref().map(|redis| Redis {
+            used_memory_bytes: redis.used_memory_bytes,
+            max_memory_bytes: redis.max_memory_bytes,
+            clients: redis.clients,
+            commands: redis.commands,
+            evicted_keys: redis.evicted_keys,
+            keys: redis.keys,
+        });
+        let Inner { document, history, .. } = &mut *inner;
+        history.round(&document.tenants);
     }
 
     /// The whole, with what is wrong.
     pub fn document(&self) -> Document {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let mut document = inner.document.clone();
+        inner.history.show(&mut document.tenants);
         for probe in &inner.probes {
             probe(&mut document);
         }
@@ -174,6 +202,9 @@ fn tenant(id: String, values: &TenantRound, interval_ms: u64, storage_measured: 
     let points = app.and_then(|app| app.gps_points);
     let calls = app.and_then(|app| app.api_calls);
     let duration = app.and_then(|app| app.request_duration_us);
+    let front = values.front;
+    let calls = calls.or(front.map(|front| front.calls));
+    let duration = duration.or(front.map(|front| front.duration_us));
     Tenant {
         id,
         slug: values.slug.clone(),
@@ -191,7 +222,9 @@ fn tenant(id: String, values: &TenantRound, interval_ms: u64, storage_measured: 
             measured: values.named_connections.map(|(all, _)| all),
             attributed: values.connections.map(|(all, _)| all),
         },
-        client_connections: app.and_then(|app| app.client_connections),
+        client_connections: app
+            .and_then(|app| app.client_connections)
+            .or(front.map(|front| front.clients)),
         vehicles: app.and_then(|app| app.vehicles).or(values.vehicles),
         gps_points_per_s_milli: Figure {
             measured: points.map(per_second_milli),
@@ -205,5 +238,7 @@ fn tenant(id: String, values: &TenantRound, interval_ms: u64, storage_measured: 
         mean_response_us: duration
             .zip(calls)
             .and_then(|(duration, calls)| duration.checked_div(calls)),
+        redis_keys: values.redis.map(|keys| (keys.keys, keys.keys_error)),
+        ..Tenant::default()
     }
 }

@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 
 use super::document::{Document, SCHEMA};
 use super::table;
+use super::top::{self, By};
 
 /// How long the agent may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -23,11 +24,18 @@ pub const HEALTHY: u8 = 0;
 pub const DEGRADED: u8 = 1;
 /// The exit code when the agent doesn't run or can't be asked.
 pub const UNREADABLE: u8 = 2;
+/// The exit code when the tenant that was asked for is not here.
+pub const NO_TENANT: u8 = 3;
 
 /// How to print.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     pub json: bool,
+    /// One tenant alone, by slug or id.
+    pub tenant: Option<String>,
+    /// By what tenants are sorted, and how many are shown (0: all).
+    pub by: By,
+    pub top: usize,
     /// Again and again, with this pause.
     pub watch: Option<Duration>,
 }
@@ -76,10 +84,18 @@ pub async fn fetch(socket: &Path) -> Result<Document, String> {
 ///
 /// # Errors
 /// When the output can't be written; a reader that went away is none.
-pub async fn run(socket: &Path, options: Options) -> std::io::Result<u8> {
+pub async fn run(socket: &Path, options: &Options) -> std::io::Result<u8> {
     loop {
-        let fetched = fetch(socket).await;
+        let mut fetched = fetch(socket).await;
+        let mut missing = false;
+        if let (Ok(document), Some(name)) = (&mut fetched, &options.tenant)
+            && !top::only(document, name)
+        {
+            missing = true;
+            fetched = Err(format!("there is no tenant {name:?} on this node"));
+        }
         let code = match &fetched {
+            Err(_) if missing => NO_TENANT,
             Ok(document) if document.healthy => HEALTHY,
             Ok(_) => DEGRADED,
             Err(_) => UNREADABLE,
@@ -97,7 +113,7 @@ pub async fn run(socket: &Path, options: Options) -> std::io::Result<u8> {
     }
 }
 
-fn print(fetched: &Result<Document, String>, options: Options) -> std::io::Result<()> {
+fn print(fetched: &Result<Document, String>, options: &Options) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     match fetched {
         Ok(document) if options.json => {
@@ -111,7 +127,11 @@ fn print(fetched: &Result<Document, String>, options: Options) -> std::io::Resul
         }
         Ok(document) => {
             clear(&mut out, options)?;
-            out.write_all(table::render(document).as_bytes())?;
+            let text = match document.tenants.first() {
+                Some(tenant) if options.tenant.is_some() => table::render_one(tenant),
+                _ => table::render(document, options.by, options.top),
+            };
+            out.write_all(text.as_bytes())?;
         }
         Err(why) => {
             if !options.json {
@@ -125,7 +145,7 @@ fn print(fetched: &Result<Document, String>, options: Options) -> std::io::Resul
 }
 
 /// Clears a terminal between two pictures; a file gets them one after another.
-fn clear(out: &mut impl Write, options: Options) -> std::io::Result<()> {
+fn clear(out: &mut impl Write, options: &Options) -> std::io::Result<()> {
     use std::io::IsTerminal;
     if options.watch.is_some() && std::io::stdout().is_terminal() {
         write!(out, "\x1b[2J\x1b[H")?;

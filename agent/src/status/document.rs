@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::collect::checks::{Checked, State};
 use crate::hold::tenant::Figures;
 
 /// The version of the document.
@@ -30,6 +31,15 @@ pub struct Document {
     pub round_at: Option<String>,
     pub sources: Vec<Source>,
     pub host: Host,
+    /// Where the machine runs, as its environment says; absent elsewhere.
+    #[serde(default)]
+    pub machine: Option<Machine>,
+    /// What the node serves, asked as a client would; absent where nothing is
+    /// checked.
+    #[serde(default)]
+    pub health: Option<Health>,
+    #[serde(default)]
+    pub redis: Option<Redis>,
     /// Shared processes whose use is split.
     pub shared: Vec<Shared>,
     /// In order of their ids.
@@ -64,7 +74,8 @@ pub struct Certificate {
 /// One source of the collectors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Source {
-    /// "host", "containers", "postgres", "app", "attribution".
+    /// "host", "containers", "postgres", "app", "attribution", "slices",
+    /// "access_log", "redis", "health".
     pub name: String,
     /// "ok", "degraded" or "off".
     pub state: String,
@@ -87,6 +98,39 @@ pub struct Host {
     pub disk_used_bytes: u64,
     pub db_connections: u64,
     pub uptime_s: u64,
+}
+
+/// A provider's machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// "flyio"
+    pub provider: String,
+    pub id: String,
+    pub app: String,
+    pub region: String,
+    /// The tenant that all of it belongs to.
+    pub tenant_id: Option<String>,
+}
+
+/// The checks of a dedicated node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// The worst of the vital checks.
+    pub overall: State,
+    pub checks: Vec<Checked>,
+}
+
+/// Redis, and what was drawn of its keys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Redis {
+    pub used_memory_bytes: u64,
+    /// 0 is no limit.
+    pub max_memory_bytes: u64,
+    pub clients: u64,
+    /// Since the agent watches.
+    pub commands: u64,
+    pub evicted_keys: u64,
+    pub keys: u64,
 }
 
 /// One shared process.
@@ -136,6 +180,30 @@ pub struct Tenant {
     pub api_calls_per_s_milli: Option<u64>,
     /// Absent without a call in the round.
     pub mean_response_us: Option<u64>,
+    /// Of nginx's log, over the last minute or two, an eighth too high at most;
+    /// absent where none is read.
+    #[serde(default)]
+    pub p50_response_us: Option<u64>,
+    #[serde(default)]
+    pub p99_response_us: Option<u64>,
+    /// Requests by country since the agent watches, where the log has them.
+    #[serde(default)]
+    pub countries: std::collections::BTreeMap<String, u64>,
+    /// Keys in Redis, an estimate, and two standard errors of it.
+    #[serde(default)]
+    pub redis_keys: Option<(u64, u64)>,
+    /// The last rounds, the newest last.
+    #[serde(default)]
+    pub trend: Trend,
+}
+
+/// The last rounds of a tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trend {
+    pub cpu_milli: Vec<u64>,
+    pub memory_kib: Vec<u64>,
+    pub gps_points_per_s_milli: Vec<u64>,
+    pub db_connections: Vec<u64>,
 }
 
 /// Reports that wait for the coordinator's acknowledgement.

@@ -5,18 +5,90 @@ use std::fmt::Write;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
-use super::document::{Document, Figure, Tenant};
+use super::document::{Document, Figure, Health, Tenant};
+use super::top::{By, sparkline, top};
+use crate::collect::checks::State;
 
-/// The whole status as text.
-pub fn render(document: &Document) -> String {
+/// The whole status as text, with the `count` tenants (0: all) that have the
+/// most of `by`.
+pub fn render(document: &Document, by: By, count: usize) -> String {
     let mut text = String::new();
     // Writing to a String can't fail.
     let _infallible = head(&mut text, document);
     if !document.tenants.is_empty() {
-        let _infallible = writeln!(text, "\n{}", tenants(&document.tenants));
+        let (shown, left) = top(&document.tenants, by, count);
+        let _infallible = writeln!(text, "\n{}", tenants(&shown));
+        if left > 0 {
+            let _infallible = writeln!(text, "and {left} more; --top 0 shows all of them");
+        }
         text.push_str("~ split from what all tenants use together, by work\n");
     }
     text
+}
+
+/// One tenant, with its last rounds.
+pub fn render_one(tenant: &Tenant) -> String {
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    let _infallible = one(&mut text, tenant);
+    text
+}
+
+fn one(text: &mut String, tenant: &Tenant) -> std::fmt::Result {
+    writeln!(text, "tenant       {} ({})", tenant.slug, tenant.id)?;
+    let trend = &tenant.trend;
+    let lines = [
+        ("cpu", figure(tenant.cpu_milli, cores), &trend.cpu_milli),
+        ("memory", figure(tenant.memory_bytes, bytes), &trend.memory_kib),
+        (
+            "gps/s",
+            figure(tenant.gps_points_per_s_milli, thousandths),
+            &trend.gps_points_per_s_milli,
+        ),
+        (
+            "connections",
+            figure(tenant.db_connections, |count| count.to_string()),
+            &trend.db_connections,
+        ),
+    ];
+    for (name, value, values) in lines {
+        writeln!(text, "{name:<12} {value:>12}  {}", sparkline(values))?;
+    }
+    writeln!(text, "{:<12} {:>12}", "storage", figure(tenant.storage_bytes, bytes))?;
+    let count = |count: u64| count.to_string();
+    writeln!(text, "{:<12} {:>12}", "clients", optional(tenant.client_connections, count))?;
+    writeln!(text, "{:<12} {:>12}", "vehicles", optional(tenant.vehicles, count))?;
+    writeln!(text, "{:<12} {:>12}", "api/s", optional(tenant.api_calls_per_s_milli, thousandths))?;
+    let ms = |us: u64| format!("{} ms", thousandths(us));
+    writeln!(text, "{:<12} {:>12}", "response", optional(tenant.mean_response_us, ms))?;
+    if let (Some(p50), Some(p99)) = (tenant.p50_response_us, tenant.p99_response_us) {
+        writeln!(text, "{:<12} {:>12}  p99 {}", "p50", ms(p50), ms(p99))?;
+    }
+    if let Some((keys, error)) = tenant.redis_keys {
+        writeln!(text, "{:<12} {:>12}  ± {error}", "redis keys", format!("~{keys}"))?;
+    }
+    for (country, requests) in &tenant.countries {
+        writeln!(text, "{:<12} {requests:>12}  requests", country)?;
+    }
+    Ok(())
+}
+
+fn serves(text: &mut String, health: &Health) -> std::fmt::Result {
+    let word = |state: State| match state {
+        State::Healthy => "healthy",
+        State::Degraded => "degraded",
+        State::Down => "down",
+    };
+    writeln!(text, "serves       {}", word(health.overall))?;
+    for check in &health.checks {
+        let took = thousandths(check.took_us);
+        write!(text, "check        {:<12} {} in {took} ms", check.name, word(check.state))?;
+        if !check.message.is_empty() {
+            write!(text, ": {}", check.message)?;
+        }
+        writeln!(text)?;
+    }
+    Ok(())
 }
 
 fn head(text: &mut String, document: &Document) -> std::fmt::Result {
@@ -50,6 +122,27 @@ fn head(text: &mut String, document: &Document) -> std::fmt::Result {
         bytes(host.disk_total_bytes),
         host.db_connections
     )?;
+    if let Some(machine) = &document.machine {
+        writeln!(
+            text,
+            "machine      {} {} of {} in {}",
+            machine.provider, machine.id, machine.app, machine.region
+        )?;
+    }
+    if let Some(checked) = &document.health {
+        serves(text, checked)?;
+    }
+    if let Some(redis) = &document.redis {
+        writeln!(
+            text,
+            "redis        {} of {} memory, {} clients, {} keys, {} evicted",
+            bytes(redis.used_memory_bytes),
+            if redis.max_memory_bytes == 0 { "-".into() } else { bytes(redis.max_memory_bytes) },
+            redis.clients,
+            redis.keys,
+            redis.evicted_keys
+        )?;
+    }
     for source in &document.sources {
         write!(text, "source       {:<12} {}", source.name, source.state)?;
         if !source.message.is_empty() {
@@ -101,24 +194,26 @@ fn head(text: &mut String, document: &Document) -> std::fmt::Result {
     Ok(())
 }
 
-fn tenants(tenants: &[Tenant]) -> Table {
+fn tenants(tenants: &[&Tenant]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header([
-        "TENANT", "CPU", "MEMORY", "STORAGE", "DB CONN", "CLIENTS", "VEHICLES", "GPS/S", "API/S",
-        "RESPONSE",
+        "TENANT", "CPU", "", "MEMORY", "STORAGE", "DB CONN", "CLIENTS", "VEHICLES", "GPS/S", "",
+        "API/S", "RESPONSE",
     ]);
     for tenant in tenants {
         let name = if tenant.slug.is_empty() { &tenant.id } else { &tenant.slug };
         table.add_row([
             name.clone(),
             figure(tenant.cpu_milli, cores),
+            sparkline(&tenant.trend.cpu_milli),
             figure(tenant.memory_bytes, bytes),
             figure(tenant.storage_bytes, bytes),
             figure(tenant.db_connections, |count| count.to_string()),
             optional(tenant.client_connections, |count| count.to_string()),
             optional(tenant.vehicles, |count| count.to_string()),
             figure(tenant.gps_points_per_s_milli, thousandths),
+            sparkline(&tenant.trend.gps_points_per_s_milli),
             optional(tenant.api_calls_per_s_milli, thousandths),
             optional(tenant.mean_response_us, |us| format!("{} ms", thousandths(us))),
         ]);

@@ -7,6 +7,7 @@
 //! in which no container came or went (but for one listing a minute).
 
 mod discovery;
+pub mod proxy;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,10 @@ pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// Containers are listed again after this time even without an event.
 const RELIST: Duration = Duration::from_secs(60);
+
+/// A tenant without a running container is forgotten after this time: longer
+/// than any round, so that what it used was reported.
+const FORGET: Duration = Duration::from_secs(900);
 
 /// What a tenant's own containers use together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,8 +70,8 @@ pub struct ContainerSource {
     /// By the container's id.
     watched: BTreeMap<String, Watched>,
     listed: Option<Instant>,
-    /// CPU totals that outlive containers.
-    tenant_cpu: BTreeMap<TenantId, u64>,
+    /// CPU totals that outlive containers, and when one ran last.
+    tenant_cpu: BTreeMap<TenantId, (u64, Instant)>,
     shared_cpu: BTreeMap<String, u64>,
     /// What the last listing had to leave out.
     notes: Vec<String>,
@@ -160,6 +165,7 @@ impl ContainerSource {
         let mut reading = ContainersReading::default();
         let mut notes = Vec::new();
         let mut gone = false;
+        let now = Instant::now();
         let buffer = &mut self.buffer;
         let (tenant_cpu, shared_cpu) = (&mut self.tenant_cpu, &mut self.shared_cpu);
         self.watched.retain(|_, container| {
@@ -177,7 +183,9 @@ impl ContainerSource {
             };
             let increase = container.cpu.observe(used.cpu_us);
             if let Some(tenant) = container.tenant {
-                *tenant_cpu.entry(tenant).or_default() += increase;
+                let (total, ran) = tenant_cpu.entry(tenant).or_insert((0, now));
+                *total += increase;
+                *ran = now;
                 let entry = reading.tenants.entry(tenant).or_default();
                 entry.memory_bytes += used.memory_bytes;
                 entry.running += 1;
@@ -191,7 +199,8 @@ impl ContainerSource {
         if gone {
             self.discovery.look_again();
         }
-        for (tenant, total) in &self.tenant_cpu {
+        self.tenant_cpu.retain(|_, (_, ran)| now.duration_since(*ran) < FORGET);
+        for (tenant, (total, _)) in &self.tenant_cpu {
             // A tenant whose last container ended keeps the total that it
             // used; without a running one it has no gauge.
             reading.tenants.entry(*tenant).or_default().cpu_us = *total;

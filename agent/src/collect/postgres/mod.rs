@@ -11,6 +11,7 @@
 
 mod catalog;
 mod connections;
+pub mod grants;
 pub mod list;
 mod points;
 mod session;

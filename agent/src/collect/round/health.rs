@@ -28,6 +28,10 @@ pub(super) fn healths(sources: &Sources<'_>) -> Vec<wire::SourceHealth> {
         ("postgres", &sources.postgres.health),
         ("app", &sources.app.health),
         ("attribution", &sources.shared.health),
+        ("slices", &sources.slices.health),
+        ("access_log", &sources.access.health),
+        ("redis", &sources.redis.health),
+        ("health", &sources.checks.health),
     ]
     .into_iter()
     .map(|(source, health)| {

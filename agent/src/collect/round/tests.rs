@@ -2,6 +2,7 @@ use uuid::Uuid;
 use webhost_proto::wire::{Basis, Metric};
 
 use super::*;
+use crate::collect::access_log::AccessTenant;
 use crate::collect::container::ContainerTenant;
 use crate::collect::postgres::{Connections, DbTenant};
 use crate::collect::proc::Use;
@@ -16,6 +17,10 @@ struct Node {
     postgres: Published<PostgresReading>,
     app: Published<AppReading>,
     shared: Published<SharedReading>,
+    slices: Published<SlicesReading>,
+    access: Published<AccessReading>,
+    redis: Published<RedisReading>,
+    checks: Published<ChecksReading>,
     assembler: Assembler,
     now: Instant,
     round: u64,
@@ -44,6 +49,10 @@ impl Node {
             postgres: Published::waiting(),
             app: Published::waiting(),
             shared: Published::waiting(),
+            slices: Published::off("none"),
+            access: Published::off("none"),
+            redis: Published::off("none"),
+            checks: Published::off("none"),
             assembler: Assembler::new(vec![plan], has_postgres, true),
             now: Instant::now(),
             round: 0,
@@ -102,6 +111,10 @@ impl Node {
             postgres: &self.postgres,
             app: &self.app,
             shared: &self.shared,
+            slices: &self.slices,
+            access: &self.access,
+            redis: &self.redis,
+            checks: &self.checks,
         };
         self.assembler.assemble(&sources, self.now, 0, INTERVAL)
     }
@@ -203,4 +216,106 @@ fn a_container_of_ones_own_is_measured_beside_the_shared_part() {
     let round = node.assemble();
     assert_eq!(column(&round, Metric::CpuUs, Basis::Measured), Some(vec![Some(50)]));
     assert_eq!(column(&round, Metric::MemoryBytes, Basis::Measured), None);
+}
+
+#[test]
+fn nginxs_log_stands_in_for_an_application_that_counts_nothing() {
+    let mut node = Node::new(false);
+    let said = |calls, errors, duration_us| AccessTenant {
+        calls,
+        errors,
+        duration_us,
+        clients: 3,
+        ..AccessTenant::default()
+    };
+    let told = |one, two| AccessReading {
+        tenants: [(tenant(1), one), (tenant(2), two)].into(),
+        unknown: 0,
+    };
+    // The application speaks of tenant 1's points, and of nobody's calls.
+    node.app(&[(0, 100)]).process(0).assemble();
+    let (round, now) = (node.round + 1, node.now);
+    set(&mut node.access, round, now, told(said(10, 1, 500), said(5, 0, 900)));
+    let round = node.app(&[(4, 100)]).process(0).assemble();
+    let values = |metric| column(&round, metric, Basis::Measured).expect("a column");
+    assert_eq!(values(Metric::ApiCalls), [Some(10), Some(5)]);
+    assert_eq!(values(Metric::ApiErrors), [Some(1), Some(0)]);
+    assert_eq!(values(Metric::ClientConnections), [Some(3), Some(3)]);
+    // Tenant 1's durations are the application's, which is the truth.
+    assert_eq!(values(Metric::RequestDurationUs), [Some(0), Some(900)]);
+    let round = node.assemble();
+    let calls = column(&round, Metric::ApiCalls, Basis::Measured);
+    assert_eq!(calls, Some(vec![Some(0), Some(0)]), "nothing counts twice");
+}
+
+#[test]
+fn slices_and_containers_of_one_tenant_add_up() {
+    let mut node = Node::new(false);
+    let own = |cpu_us| ContainerTenant { cpu_us, memory_bytes: 100, running: 1 };
+    for (container, slice, expected) in [(10, 20, 30), (15, 20, 5), (15, 60, 40)] {
+        let (round, now) = (node.round + 1, node.now);
+        let containers = ContainersReading {
+            tenants: [(tenant(1), own(container))].into(),
+            ..ContainersReading::default()
+        };
+        set(&mut node.containers, round, now, containers);
+        set(&mut node.slices, round, now, [(tenant(1), own(slice))].into());
+        let round = node.assemble();
+        let cpu = column(&round, Metric::CpuUs, Basis::Measured);
+        assert_eq!(cpu, Some(vec![Some(expected)]));
+        let memory = column(&round, Metric::MemoryBytes, Basis::Measured);
+        assert_eq!(memory, Some(vec![Some(200)]));
+    }
+}
+
+#[test]
+fn a_machine_of_one_tenant_is_his_as_a_whole() {
+    let mut node = Node::new(false);
+    node.assembler = Assembler::new(Vec::new(), false, false).of_machine(Some(tenant(1)));
+    for (busy, increase) in [(500, 500), (800, 300)] {
+        let reading =
+            HostReading { cpu_busy_us: busy, memory_used_bytes: 77, ..HostReading::default() };
+        let (round, now) = (node.round + 1, node.now);
+        set(&mut node.host, round, now, reading);
+        let round = node.assemble();
+        let cpu = column(&round, Metric::CpuUs, Basis::Measured);
+        assert_eq!(cpu, Some(vec![Some(increase)]));
+        let memory = column(&round, Metric::MemoryBytes, Basis::Measured);
+        assert_eq!(memory, Some(vec![Some(77)]));
+    }
+}
+
+#[test]
+fn what_redis_holds_for_a_tenant_is_his_memory() {
+    let mut node = Node::new(false);
+    let keys = RedisTenant { keys: 10, keys_error: 1, bytes: 5_000 };
+    let reading = RedisReading { tenants: [(tenant(1), keys)].into(), ..RedisReading::default() };
+    let (round, now) = (node.round + 1, node.now);
+    set(&mut node.redis, round, now, reading);
+    node.app(&[(0, 0), (0, 0)]).assemble();
+    let round = node.assemble();
+    let memory = column(&round, Metric::MemoryBytes, Basis::Attributed);
+    assert_eq!(memory, Some(vec![Some(5_000), None]));
+}
+
+#[test]
+fn a_tenant_that_is_forgotten_and_comes_back_counts_from_zero() {
+    let mut node = Node::new(false);
+    let own = |cpu_us, running| ContainersReading {
+        tenants: [(tenant(1), ContainerTenant { cpu_us, memory_bytes: 1, running })].into(),
+        ..ContainersReading::default()
+    };
+    let mut seen = Vec::new();
+    for reading in [own(900, 1), own(900, 0), ContainersReading::default(), own(50, 1)] {
+        let (round, now) = (node.round + 1, node.now);
+        set(&mut node.containers, round, now, reading);
+        let round = node.assemble();
+        seen.push(column(&round, Metric::CpuUs, Basis::Measured));
+        assert!(node.assembler.reported.len() <= 1);
+    }
+    assert_eq!(seen, [Some(vec![Some(900)]), None, None, Some(vec![Some(50)])]);
+    let (round, now) = (node.round + 1, node.now);
+    set(&mut node.containers, round, now, ContainersReading::default());
+    node.assemble();
+    assert!(node.assembler.reported.is_empty(), "nothing is kept of who left");
 }
