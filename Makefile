@@ -48,6 +48,19 @@ $(BENCHES):
 	$(CARGO) build --release --locked --workspace --bins
 	target/release/$@
 
+# The agent is measured as it is installed, beside Debian's own where they can
+# be had.
+bench-agent: small peers
+.PHONY: small peers soak
+small: ## the agent as it is installed, target/small/webhost-agent
+	$(CARGO) build --profile small --locked -p webhost-agent
+soak: small ## half an hour of containers that come and go: the agent's memory and descriptors stay (MINUTES)
+	@sh tests/deps.sh demo
+	$(CARGO) build --release --locked --workspace --bins
+	target/release/soak
+peers:
+	@sh tests/deps.sh peers || echo "the peers are not measured"
+
 check: $(DENY) ## format, lints, dependencies: what must hold before anything lands
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -62,12 +75,12 @@ $(DENY):
 	$(CARGO) install --locked cargo-deny --version $(DENY_VERSION) --root $(TOOLS)
 
 install: ## install binaries, units and example configuration (PREFIX, SYSCONFDIR, DESTDIR); starts nothing
-	@test -x target/release/webhost-agent -a -x target/release/webhost-coordinator || \
-	    { echo "build first, as yourself: cargo build --release --locked -p webhost-agent -p webhost-coordinator"; exit 1; }
-	install -D -m 0755 target/release/webhost-agent $(DESTDIR)$(PREFIX)/bin/webhost-agent
+	@test -x target/small/webhost-agent -a -x target/release/webhost-coordinator || \
+	    { echo "build first, as yourself: make small && cargo build --release --locked -p webhost-coordinator"; exit 1; }
+	install -D -m 0755 target/small/webhost-agent $(DESTDIR)$(PREFIX)/bin/webhost-agent
 	install -D -m 0755 target/release/webhost-coordinator $(DESTDIR)$(PREFIX)/bin/webhost-coordinator
 	install -d $(DESTDIR)$(LIBDIR)/systemd/system
-	for unit in webhost-agent webhost-coordinator; do \
+	for unit in webhost-agent webhost-coordinator webhost-docker-proxy; do \
 	    sed 's|/usr/local/|$(PREFIX)/|' systemd/$$unit.service > $(DESTDIR)$(LIBDIR)/systemd/system/$$unit.service; \
 	    chmod 0644 $(DESTDIR)$(LIBDIR)/systemd/system/$$unit.service; done
 	sed 's|/usr/local/|$(PREFIX)/|' systemd/webhost-nginx-reload.service > $(DESTDIR)$(LIBDIR)/systemd/system/webhost-nginx-reload.service
@@ -77,6 +90,10 @@ install: ## install binaries, units and example configuration (PREFIX, SYSCONFDI
 	install -D -m 0644 systemd/tmpfiles.d/webhost.conf $(DESTDIR)$(LIBDIR)/tmpfiles.d/webhost.conf
 	for file in agent.toml coordinator.toml agent.env coordinator.env; do \
 	    install -D -m 0644 systemd/$$file $(DESTDIR)$(SYSCONFDIR)/webhost/$$file.example; done
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	target/small/webhost-agent man $(DESTDIR)$(PREFIX)/share/man/man1
+	target/small/webhost-agent completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/webhost-agent
+	install -D -m 0644 agent/src/collect/METRICS.md $(DESTDIR)$(PREFIX)/share/doc/webhost/METRICS.md
 	install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/webhost/README.md
 	install -D -m 0644 systemd/nginx.conf $(DESTDIR)$(PREFIX)/share/doc/webhost/nginx.conf
 	install -d $(DESTDIR)$(PREFIX)/share/doc/webhost/drop-ins

@@ -2,6 +2,7 @@
 # What the demo and the tests need from Debian, found and (as root) installed.
 #
 #   tests/deps.sh test|demo     what `make test` and `make demo` call
+#   tests/deps.sh peers         other agents that `make bench-agent` measures beside ours
 #   tests/deps.sh list          what is missing, one package a line
 #   tests/deps.sh before|after  hooks of one apt-get run, called by dpkg's
 #                               Pre-Invoke and Post-Invoke, never by a person
@@ -25,8 +26,8 @@ saved=$policy.webhost-saved
 marker='written by webhost tests/deps.sh'
 dropin_dir=/etc/postgresql-common/createcluster.d
 dropin=$dropin_dir/webhost-no-main-cluster.conf
-services='nginx redis-server postgresql docker containerd'
-units='nginx.service redis-server.service postgresql.service docker.service docker.socket containerd.service'
+services='nginx redis-server postgresql docker containerd collectd prometheus-node-exporter'
+units='nginx.service redis-server.service postgresql.service docker.service docker.socket containerd.service collectd.service prometheus-node-exporter.service'
 
 self=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
 
@@ -74,6 +75,12 @@ engine_could_start() {
 
 # One line for each missing package: its name, a tab, what it is for.
 missing() {
+    if [ "$1" = peers ]; then
+        installed collectd || printf 'collectd-core\ta peer of the agent, for its benchmark\n'
+        installed prometheus-node-exporter ||
+            printf 'prometheus-node-exporter\tanother one\n'
+        return
+    fi
     installed cc ||
         printf 'gcc\tthe linker of every Rust program\nlibc6-dev\tits C library\n'
     if [ -n "${WEBHOST_PG_BIN:-}" ]; then
@@ -246,12 +253,12 @@ check() {
 }
 
 case ${1:-} in
-test | demo) check "$1" ;;
+test | demo | peers) check "$1" ;;
 list) missing "${2:-demo}" | cut -f 1 ;;
 before) before ;;
 after) after ;;
 *)
-    say "usage: tests/deps.sh test|demo|list"
+    say "usage: tests/deps.sh test|demo|peers|list"
     exit 2
     ;;
 esac

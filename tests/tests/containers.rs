@@ -5,10 +5,18 @@
 // Clippy spares only what carries #[test]; all of this file is one.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use uuid::Uuid;
+use webhost_agent::collect::container::ContainerSource;
+use webhost_agent::collect::source::{Outcome, Source};
+use webhost_agent::config::Containers;
+use webhost_proto::ids::TenantId;
 use webhost_tests::containers::{Appetite, Engine, TENANT_LABEL};
+
+/// Engines of one process share a control group: one at a time.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn running(pid: i64) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
@@ -16,6 +24,7 @@ fn running(pid: i64) -> bool {
 
 #[tokio::test]
 async fn a_tenants_container_runs_and_is_gone_with_its_engine() {
+    let _one = ONE.lock().await;
     let dir = tempfile::Builder::new().prefix("wh").tempdir().expect("a directory");
     let engine = match Engine::start(dir.path()).await {
         Ok(engine) => engine,
@@ -27,7 +36,7 @@ async fn a_tenants_container_runs_and_is_gone_with_its_engine() {
         }
     };
     let tenant = Uuid::new_v4();
-    let appetite = Appetite { memory_mb: 16, busy_ms: 2 };
+    let appetite = Appetite { memory_mb: 16, busy_ms: 2, burn_ms: 0 };
     let id = engine.run_tenant(tenant, "acme", appetite).await.expect("starts");
 
     let seen = engine.docker().inspect_container(&id, None).await.expect("is known");
@@ -58,4 +67,60 @@ async fn a_tenants_container_runs_and_is_gone_with_its_engine() {
         }
     }
     dir.close().expect("the directory can be removed");
+}
+
+/// What the agent says of a container that burns two seconds of CPU and holds
+/// 64 MB, no more and no less.
+#[tokio::test]
+async fn a_containers_use_is_what_it_is_known_to_be() {
+    let _one = ONE.lock().await;
+    let dir = tempfile::Builder::new().prefix("wh").tempdir().expect("a directory");
+    let engine = match Engine::start(dir.path()).await {
+        Ok(engine) => engine,
+        Err(why) => {
+            let words = format!("{why:#}");
+            assert!(words.contains("ocker"), "no reason that a person could use: {words}");
+            eprintln!("no containers here: {words}");
+            return;
+        }
+    };
+    let config = Containers { socket: engine.socket(), ..Containers::default() };
+    let mut source = ContainerSource::new(&config, BTreeSet::new());
+    // From now on a container that appears is watched from its beginning.
+    assert!(matches!(source.read().await, Outcome::Good(_)));
+
+    let tenant = Uuid::new_v4();
+    let appetite = Appetite { memory_mb: 64, burn_ms: 2_000, ..Appetite::default() };
+    let id = engine.run_tenant(tenant, "burner", appetite).await.expect("starts");
+    let seen = engine.docker().inspect_container(&id, None).await.expect("is known");
+    let pid = seen.state.and_then(|state| state.pid).expect("has a process");
+    let truth_us = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("it runs");
+        let nanos = text.split_ascii_whitespace().next().and_then(|n| n.parse::<u64>().ok());
+        nanos.expect("a number") / 1_000
+    };
+    // However long the machine takes for it.
+    while truth_us() < 2_000_000 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let mut last = 0;
+    let (own, truth) = loop {
+        let reading = match source.read().await {
+            Outcome::Good(reading) => reading,
+            other => panic!("not good: {other:?}"),
+        };
+        let own = reading.tenants.get(&TenantId(tenant)).cloned().unwrap_or_default();
+        if own.cpu_us > 0 && own.cpu_us == last {
+            break (own, truth_us());
+        }
+        last = own.cpu_us;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    };
+    engine.stop().await;
+    let mib = own.memory_bytes as f64 / f64::from(1 << 20);
+    eprintln!("burnt {truth} us, the agent says {}; holds 64 MiB, it says {mib:.2}", own.cpu_us);
+    // runc's work before the program begins is in the group, too.
+    assert!(own.cpu_us >= truth * 98 / 100 && own.cpu_us <= truth + 250_000, "{own:?} {truth}");
+    assert!((64.0..70.0).contains(&mib), "{own:?}");
+    assert_eq!(own.running, 1);
 }

@@ -42,12 +42,14 @@ pub struct Engine {
 }
 
 /// How much a tenant's container is to use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Appetite {
     /// MiB held, at most 256.
     pub memory_mb: u32,
     /// Milliseconds of CPU burnt about five times a second, at most 50.
     pub busy_ms: u32,
+    /// Milliseconds of CPU burnt at once, and none afterwards; 0 is not this.
+    pub burn_ms: u32,
 }
 
 impl Engine {
@@ -94,12 +96,31 @@ impl Engine {
         name: &str,
         appetite: Appetite,
     ) -> anyhow::Result<String> {
+        let labels = HashMap::from([(TENANT_LABEL.into(), tenant.to_string())]);
+        self.run(labels, name, appetite).await
+    }
+
+    /// Starts a container that belongs to nobody; returns its id.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn run_shared(&self, name: &str, appetite: Appetite) -> anyhow::Result<String> {
+        self.run(HashMap::new(), name, appetite).await
+    }
+
+    async fn run(
+        &self,
+        labels: HashMap<String, String>,
+        name: &str,
+        appetite: Appetite,
+    ) -> anyhow::Result<String> {
         let body = ContainerCreateBody {
             image: Some(image::NAME.into()),
-            labels: Some(HashMap::from([(TENANT_LABEL.into(), tenant.to_string())])),
+            labels: Some(labels),
             env: Some(vec![
                 format!("TENANT_MEMORY_MB={}", appetite.memory_mb),
                 format!("TENANT_BUSY_MS={}", appetite.busy_ms),
+                format!("TENANT_BURN_MS={}", appetite.burn_ms),
             ]),
             // The first process of a container ignores SIGTERM; waiting ten
             // seconds for each of them would be waiting for nothing.
@@ -116,12 +137,22 @@ impl Engine {
             .docker
             .create_container(Some(options), body)
             .await
-            .with_context(|| format!("container {name} of tenant {tenant} not created"))?;
+            .with_context(|| format!("container {name} not created"))?;
         self.docker
             .start_container(&created.id, None)
             .await
-            .with_context(|| format!("container {name} of tenant {tenant} not started"))?;
+            .with_context(|| format!("container {name} not started"))?;
         Ok(created.id)
+    }
+
+    /// Ends and removes a container.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn remove(&self, id: &str) -> anyhow::Result<()> {
+        let force = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        let removed = self.docker.remove_container(id, Some(force)).await;
+        removed.with_context(|| format!("container {id} not removed"))
     }
 
     /// Removes every container and ends the engine. What can't be removed

@@ -224,7 +224,7 @@ async fn contain(
         .collect();
     for (index, tenant) in own.iter().enumerate() {
         let memory_mb = 16 + 16 * u32::try_from(index)?;
-        let appetite = Appetite { memory_mb, busy_ms: 2 };
+        let appetite = Appetite { memory_mb, busy_ms: 2, burn_ms: 0 };
         engine.run_tenant(tenant.id, &tenant.slug, appetite).await?;
     }
     anyhow::ensure!(!own.is_empty(), "no tenant on {} to give a container to", SHARED[0]);

@@ -5,6 +5,7 @@
 //! product's own steps. Every series ends with the exact model of what was
 //! acknowledged; a row that is missing, stale or doubled fails the run.
 
+pub mod agent;
 pub mod bare;
 pub mod figures;
 pub mod hogs;
