@@ -24,7 +24,7 @@ pub struct Mutant {
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 7] = [
+pub const MUTANTS: [Mutant; 9] = [
     Mutant {
         name: "the guard's branch for isolation levels removed",
         file: "agent/src/mover/guard/triggers.rs",
@@ -64,6 +64,22 @@ pub const MUTANTS: [Mutant; 7] = [
         new: "self.target.batch(\"COMMIT\").await?; self.run.fail.on(\"after_prepare\", self.leg)?;",
         red: "invariants::a_switch_that_stops_leaves_no_two_sides_active",
         says: "after_prepare",
+    },
+    Mutant {
+        name: "the log's length not looked at before the fence",
+        file: "agent/src/mover/cut_over/mod.rs",
+        old: "const MOST_ROWS: i64 = 10_000;",
+        new: "const MOST_ROWS: i64 = i64::MAX;",
+        red: "backlog::a_log_that_writers_keep_long_is_not_read_inside_the_fence",
+        says: "the log is too long: CutOver(",
+    },
+    Mutant {
+        name: "a move finished alone by a side that does not serve",
+        file: "agent/src/mover/finish.rs",
+        old: "if recover::beside(run).await?.serving.is_none() {",
+        new: "if recover::beside(run).await?.serving.is_none() && false {",
+        red: "gone::a_target_finishes_alone_and_a_source_that_returns_is_cleaned",
+        says: "MoveStepDone(",
     },
     Mutant {
         name: "the watcher's look at the source dropped",
@@ -110,12 +126,12 @@ mod tests {
     #[test]
     fn every_mutation_still_applies() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-        let tests = std::fs::read_to_string(root.join("tests/tests/mover/invariants.rs"));
-        let tests = tests.expect("the invariants' tests");
         for mutant in MUTANTS {
             let (text, mutated) = mutant.of(root).expect("applies");
             assert_ne!(text, mutated, "{}", mutant.name);
-            let red = mutant.red.trim_start_matches("invariants::");
+            let (module, red) = mutant.red.split_once("::").expect("module::test");
+            let tests = root.join("tests/tests/mover").join(module).with_extension("rs");
+            let tests = std::fs::read_to_string(tests).expect("the module's tests");
             assert!(tests.contains(&format!("async fn {red}()")), "there is no test {red}");
         }
     }
