@@ -11,5 +11,6 @@ pub mod held;
 pub mod load;
 pub mod measure;
 pub mod mutants;
+pub mod packing;
 pub mod schema;
 pub mod writers;

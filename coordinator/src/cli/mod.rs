@@ -10,6 +10,7 @@ mod fleet;
 mod moves;
 mod open;
 mod output;
+mod plans;
 mod serve;
 mod show;
 mod tokens;
@@ -56,6 +57,30 @@ enum Command {
     /// Moves.
     #[command(subcommand)]
     Move(moves::MoveCommand),
+    /// What to do about the fleet: empty draining nodes, relieve overloaded
+    /// ones, give up those that the rest can do without. Changes nothing
+    /// unless --apply is given.
+    Plan {
+        #[command(flatten)]
+        carry: plans::Carry,
+    },
+    /// How a shared node would be emptied. Changes nothing unless --apply is
+    /// given, which also sets the node draining.
+    Drain {
+        /// Its name or id.
+        node: String,
+        #[command(flatten)]
+        carry: plans::Carry,
+    },
+    /// Why a tenant lives where it does: every shared node's verdict.
+    Explain {
+        /// Its slug or id.
+        tenant: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Simulate how a fleet grows under this configuration. Needs no database.
+    Simulate(plans::Simulate),
 }
 
 #[derive(Debug, Subcommand)]
@@ -176,14 +201,24 @@ impl Cli {
         if let Command::Serve = self.command {
             return serve::serve(config, self.embedded).await;
         }
+        if let Command::Simulate(what) = &self.command {
+            return plans::simulate(&config, what);
+        }
         let state = open::State::open(&config, self.embedded).await?;
         state.store.migrate().await?;
         match self.command {
-            Command::Serve | Command::CheckConfig => Ok(()),
+            Command::Serve | Command::CheckConfig | Command::Simulate(_) => Ok(()),
             Command::Token(command) => tokens::run(&state.store, command).await,
             Command::Node(command) => fleet::node(&config, &state, command).await,
             Command::Tenant(command) => fleet::tenant(&config, &state, command).await,
             Command::Move(command) => moves::run(&config, &state.store, command).await,
+            Command::Plan { carry } => plans::plan_all(&config, &state.store, carry).await,
+            Command::Drain { node, carry } => {
+                plans::drain_one(&config, &state.store, &node, carry).await
+            }
+            Command::Explain { tenant, format } => {
+                plans::explain_one(&config, &state.store, &tenant, format).await
+            }
         }
     }
 }

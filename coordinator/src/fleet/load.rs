@@ -60,6 +60,23 @@ pub enum Dimension {
 }
 
 impl Dimension {
+    /// All of them, in the order of [`super::need::Figures`].
+    pub const ALL: [Self; 6] =
+        [Self::Cpu, Self::Memory, Self::Disk, Self::DbConnections, Self::Gps, Self::Tenants];
+
+    /// A figure in the units of [`super::need::Need`], for a person: "1.25
+    /// cores", "811 MiB".
+    pub fn show(self, figure: u32) -> String {
+        let hundredths = |unit: &str| format!("{}.{:02} {unit}", figure / 100, figure % 100);
+        match self {
+            Self::Cpu => format!("{}.{:03} cores", figure / 1000, figure % 1000),
+            Self::Memory | Self::Disk => format!("{figure} MiB"),
+            Self::DbConnections => hundredths("connections"),
+            Self::Gps => hundredths("points/s"),
+            Self::Tenants => format!("{figure} slots"),
+        }
+    }
+
     /// The name in JSON and the logs.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -131,36 +148,5 @@ impl Amounts {
 impl std::iter::Sum for Amounts {
     fn sum<I: Iterator<Item = Self>>(items: I) -> Self {
         items.fold(Self::default(), Self::plus)
-    }
-}
-
-/// What a node is charged with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Load {
-    /// Dimension by dimension.
-    pub amounts: Amounts,
-    /// Tenants that live there, are promised a place there, are moving in, or
-    /// whose kept copy is still there.
-    pub tenants: u32,
-}
-
-impl Load {
-    /// The load of a node: what its tenants are known to take, or what the
-    /// host as a whole was measured to take where that is more (strangers and
-    /// the system itself count too), plus what is promised but not yet used.
-    ///
-    /// `living` and `promised` are one entry a tenant.
-    pub fn of(
-        host: Amounts,
-        living: impl IntoIterator<Item = Amounts>,
-        promised: impl IntoIterator<Item = Amounts>,
-    ) -> Self {
-        let mut tenants = 0_u32;
-        let mut sum = |items: &mut dyn Iterator<Item = Amounts>| {
-            items.inspect(|_| tenants = tenants.saturating_add(1)).sum::<Amounts>()
-        };
-        let living = sum(&mut living.into_iter());
-        let promised = sum(&mut promised.into_iter());
-        Self { amounts: host.max(living).plus(promised), tenants }
     }
 }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use webhost_proto::ids::NodeId;
 use webhost_proto::units::{Bytes, MilliCpu};
 
-use super::load::{Amounts, Load, MilliConnections};
+use super::load::{Amounts, MilliConnections};
+use super::need::{Figures, Load, allowed};
 use crate::decide::plans::{NodeKind, NodeShape, Region};
 
 /// Whether a node may be given tenants: the states of the `nodes` table.
@@ -72,6 +73,17 @@ impl NodeState {
             measured: Measured::default(),
             load: Load::default(),
         }
+    }
+
+    /// What it may be filled to: `percent` of what it holds, and all of its
+    /// slots.
+    pub fn allowed(&self, percent: u32) -> Figures {
+        allowed(&self.capacity(), self.max_tenants, percent)
+    }
+
+    /// Whether it may be given tenants at all.
+    pub fn is_open(&self) -> bool {
+        self.standing == Standing::Active && self.seen
     }
 
     /// What it holds: per dimension the smaller of shape and measurement.

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use webhost_proto::ids::NodeId;
+use webhost_proto::ids::{NodeId, TenantId};
 
+use super::dedicated;
 use super::load::{Amounts, Dimension};
+use super::need::{Figures, HOURLY_DIMENSIONS, Need};
 use super::node::{NodeState, Standing};
+use super::policy::Policy;
+use super::room::{FULL, tightest};
+use super::rooms::{Ask, Rooms, Score};
 use crate::decide::Mode;
 use crate::decide::amount::Hundredths;
 use crate::decide::plans::{Catalog, NodeKind, Plan, Region};
@@ -33,8 +38,8 @@ pub enum Home {
 /// What a tenant takes, and where it may live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Demand {
-    /// Dimension by dimension: measured, or the catalogue's averages.
-    pub amounts: Amounts,
+    /// Hour by hour: measured, or the catalogue's averages.
+    pub need: Need,
     /// What kind of node.
     pub home: Home,
 }
@@ -42,13 +47,8 @@ pub struct Demand {
 impl Demand {
     /// The demand of a tenant that is to live by `plan`. `measured` is what it
     /// takes now; None for a new tenant, which is charged with the averages.
-    pub fn of(
-        plan: &Plan,
-        profile: &Profile,
-        measured: Option<Amounts>,
-        catalog: &Catalog,
-    ) -> Self {
-        let amounts = measured.unwrap_or_else(|| catalog.averages.amounts());
+    pub fn of(plan: &Plan, profile: &Profile, measured: Option<Need>, catalog: &Catalog) -> Self {
+        let need = measured.unwrap_or_else(|| Need::flat(&catalog.averages.amounts()));
         let home = match plan.mode {
             Mode::MultiTenant => Home::Shared { near: profile.regions.clone() },
             Mode::SingleTenant => Home::Dedicated {
@@ -56,38 +56,8 @@ impl Demand {
                 regions: profile.regions.clone(),
             },
         };
-        Self { amounts, home }
+        Self { need, home }
     }
-}
-
-/// How nodes may be filled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Policy {
-    /// No dimension is filled above this share of its capacity.
-    pub place_limit: Hundredths,
-    /// How many runners-up to name.
-    pub runners_up: usize,
-    /// How many refusals to spell out; all are counted.
-    pub refusals: usize,
-}
-
-impl Policy {
-    /// The catalogue's placement limit, three runners-up, sixteen refusals.
-    pub fn of(catalog: &Catalog) -> Self {
-        Self { place_limit: catalog.thresholds.place_limit, runners_up: 3, refusals: 16 }
-    }
-}
-
-/// How good a choice is; the smallest is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Score {
-    /// 0 in a wanted place, 1 elsewhere.
-    away: u8,
-    /// The sum over the dimensions of the squared share (in ten-thousandths)
-    /// of the node's allowance that stays free: the tightest fit is smallest.
-    waste: u64,
-    /// Settles ties, so that runs repeat.
-    node: NodeId,
 }
 
 /// A node that was almost chosen.
@@ -127,6 +97,18 @@ pub enum Refusal {
     NotSeen,
     /// It stands elsewhere.
     OtherRegion,
+    /// The tenant is pinned to another node.
+    Pinned {
+        /// To which.
+        node: NodeId,
+    },
+    /// A tenant lives there that it is kept apart from.
+    Apart {
+        /// Which tenant.
+        tenant: TenantId,
+    },
+    /// It left that node lately, and takes what it took then.
+    JustLeft,
     /// A dedicated node that has its tenant.
     Taken,
     /// It has as many tenants as its shape allows.
@@ -143,10 +125,12 @@ pub enum Refusal {
     NoRoomIn {
         /// The first dimension that falls short.
         dimension: Dimension,
-        /// What the tenant takes.
-        wanted: u64,
-        /// What is left.
-        free: u64,
+        /// In which UTC hour by most, where the dimension varies.
+        hour: Option<u8>,
+        /// What the tenant takes then, in the units of [`Need`].
+        wanted: u32,
+        /// What is left then.
+        free: u32,
     },
 }
 
@@ -158,6 +142,9 @@ impl Refusal {
             Self::NotActive { .. } => "not_active",
             Self::NotSeen => "not_seen",
             Self::OtherRegion => "other_region",
+            Self::Pinned { .. } => "pinned",
+            Self::Apart { .. } => "apart",
+            Self::JustLeft => "just_left",
             Self::Taken => "taken",
             Self::Full { .. } => Dimension::Tenants.as_str(),
             Self::ShapeTooSmall { .. } => "shape_too_small",
@@ -202,37 +189,66 @@ impl NoRoom {
 /// # Errors
 /// [`NoRoom`] with each node's reason when none can take it.
 pub fn place(fleet: &[NodeState], demand: &Demand, policy: &Policy) -> Result<Placed, NoRoom> {
-    // The best few so far, best first; most nodes of a large fleet never enter.
-    let keep = policy.runners_up.saturating_add(1);
-    let mut fits: Vec<(Score, Fit)> = Vec::new();
-    for node in fleet {
-        let Ok(fit) = fit(node, demand, policy) else { continue };
-        let score = Score { away: fit.away, waste: fit.waste, node: node.id };
-        if fits.len() < keep || fits.last().is_some_and(|(worst, _)| score < *worst) {
-            let rank = fits.partition_point(|(other, _)| *other < score);
-            fits.insert(rank, (score, fit));
-            fits.truncate(keep);
+    let placed = match &demand.home {
+        Home::Shared { near } => {
+            let rooms = Rooms::new(fleet, policy.place_limit);
+            shared(&rooms, &demand.need, near, policy)
+        }
+        Home::Dedicated { least, regions } => {
+            dedicated::place(fleet, &demand.need, *least, regions, policy)
+        }
+    };
+    placed.ok_or_else(|| refusals(fleet, demand, policy))
+}
+
+/// The best of the shared nodes, and the next best.
+pub fn shared(rooms: &Rooms, need: &Need, near: &[Region], policy: &Policy) -> Option<Placed> {
+    let near = rooms.regions(near);
+    let ask = Ask { near: &near, ..Ask::of(need) };
+    let node = rooms.choose(&ask)?;
+    let figures = rooms.fits(node, &ask)?;
+    let (binding, filled) = fullest(rooms, node, &figures);
+    let runners_up = runners_up(rooms, node, &ask, policy);
+    Some(Placed { node: rooms.id(node), binding, filled, runners_up })
+}
+
+fn runners_up(rooms: &Rooms, chosen: u32, ask: &Ask<'_>, policy: &Policy) -> Vec<RunnerUp> {
+    let taste = rooms.taste(ask.need);
+    let keep = policy.runners_up;
+    let mut best: Vec<((bool, bool, Score), Figures)> = Vec::new();
+    let nodes = (0..rooms.len()).filter_map(|at| u32::try_from(at).ok());
+    for node in nodes.filter(|node| keep > 0 && *node != chosen) {
+        let Some(figures) = rooms.fits(node, ask) else { continue };
+        let away = !ask.near.is_empty() && !ask.near.contains(&rooms.room(node).region);
+        let empty = rooms.load(node).tenants == 0;
+        let rank = (away, empty, rooms.score(node, &figures, &taste));
+        if best.len() < keep || best.last().is_some_and(|(worst, _)| rank < *worst) {
+            let at = best.partition_point(|(other, _)| *other < rank);
+            best.insert(at, (rank, figures));
+            best.truncate(keep);
         }
     }
-    let Some(((best, fit), others)) = fits.split_first() else {
-        return Err(refusals(fleet, demand, policy));
-    };
-    Ok(Placed {
-        node: best.node,
-        binding: fit.binding,
-        filled: fit.filled,
-        runners_up: others
-            .iter()
-            .map(|(score, fit)| RunnerUp { node: score.node, binding: fit.binding })
-            .collect(),
-    })
+    best.iter()
+        .map(|((_, _, score), figures)| RunnerUp {
+            node: rooms.id(score.node),
+            binding: fullest(rooms, score.node, figures).0,
+        })
+        .collect()
+}
+
+/// The dimension that a node would be fullest in, and how full.
+pub fn fullest(rooms: &Rooms, node: u32, figures: &Figures) -> (Dimension, Hundredths) {
+    let (d, share) = tightest(&rooms.room(node).shares(figures));
+    // Nearly full reads as full.
+    let filled = i64::try_from((share * 100).div_ceil(FULL)).unwrap_or(100);
+    (Dimension::ALL[d], Hundredths(filled))
 }
 
 fn refusals(fleet: &[NodeState], demand: &Demand, policy: &Policy) -> NoRoom {
     let mut all: Vec<Refused> = fleet
         .iter()
         .filter_map(|node| {
-            fit(node, demand, policy).err().map(|refusal| Refused { node: node.id, refusal })
+            refusal(node, demand, policy).map(|refusal| Refused { node: node.id, refusal })
         })
         .collect();
     let mut counts = BTreeMap::new();
@@ -244,123 +260,55 @@ fn refusals(fleet: &[NodeState], demand: &Demand, policy: &Policy) -> NoRoom {
     NoRoom { counts, refused: all }
 }
 
-/// How a tenant would sit on one node.
-#[derive(Clone, Copy)]
-struct Fit {
-    away: u8,
-    waste: u64,
-    binding: Dimension,
-    filled: Hundredths,
-}
-
-/// What may be filled of `capacity`, rounded down, without leaving 64 bits.
-fn allowance(capacity: u64, limit: Hundredths) -> u64 {
-    let limit = u64::try_from(limit.0).unwrap_or(0).min(100);
-    capacity / 100 * limit + capacity % 100 * limit / 100
-}
-
-fn fit(node: &NodeState, demand: &Demand, policy: &Policy) -> Result<Fit, Refusal> {
+/// Why a node can't take the tenant; none where it can.
+pub fn refusal(node: &NodeState, demand: &Demand, policy: &Policy) -> Option<Refusal> {
     let kind = match demand.home {
         Home::Shared { .. } => NodeKind::Shared,
         Home::Dedicated { .. } => NodeKind::Dedicated,
     };
     if node.kind != kind {
-        return Err(Refusal::OtherKind);
+        return Some(Refusal::OtherKind);
     }
     if node.standing != Standing::Active {
-        return Err(Refusal::NotActive { standing: node.standing });
+        return Some(Refusal::NotActive { standing: node.standing });
     }
     if !node.seen {
-        return Err(Refusal::NotSeen);
+        return Some(Refusal::NotSeen);
     }
     match &demand.home {
-        Home::Shared { near } => fit_shared(node, demand.amounts, near, policy),
+        Home::Shared { .. } => short(node, &demand.need, policy.place_limit),
         Home::Dedicated { least, regions } => {
-            fit_dedicated(node, demand.amounts, *least, regions, policy)
+            dedicated::fit(node, &demand.need, *least, regions, policy).err()
         }
     }
 }
 
-fn fit_shared(
-    node: &NodeState,
-    wanted: Amounts,
-    near: &[Region],
-    policy: &Policy,
-) -> Result<Fit, Refusal> {
+/// What a shared node is short of, in its first dimension and worst hour, to
+/// take the tenant within `percent` of what it holds.
+pub fn short(node: &NodeState, need: &Need, percent: u32) -> Option<Refusal> {
     if node.load.tenants >= node.max_tenants {
-        return Err(Refusal::Full { tenants: node.load.tenants });
+        return Some(Refusal::Full { tenants: node.load.tenants });
     }
-    let (capacity, load) = (node.capacity().to_array(), node.load.amounts.to_array());
-    let wanted = wanted.to_array();
-    let tenants = u64::from(node.load.tenants) + 1;
-    let mut binding = Dimension::Tenants;
-    let mut filled = tenants * 10_000 / u64::from(node.max_tenants);
-    let mut waste = 0;
-    for (d, dimension) in Amounts::DIMENSIONS.into_iter().enumerate() {
-        let allowed = allowance(capacity[d], policy.place_limit);
-        let left = allowed.checked_sub(load[d].saturating_add(wanted[d]));
-        let (Some(left), true) = (left, allowed > 0) else {
-            let free = allowed.saturating_sub(load[d]);
-            return Err(Refusal::NoRoomIn { dimension, wanted: wanted[d], free });
+    let limit = node.allowed(percent);
+    let (peaks, carried_peaks) = (need.peaks(), node.load.peaks());
+    let beyond = need.beyond();
+    for (d, dimension) in Dimension::ALL.into_iter().enumerate() {
+        let row = HOURLY_DIMENSIONS.iter().position(|hourly| *hourly == dimension);
+        let (hour, wanted, carried) = match row {
+            Some(row) => {
+                let day = need.hourly[row].iter().zip(&node.load.hourly[row]).enumerate();
+                let worst = day.max_by_key(|(hour, (need, load))| {
+                    (**load + u32::from(**need), std::cmp::Reverse(*hour))
+                });
+                let (hour, (need, load)) = worst.unwrap_or((0, (&0, &0)));
+                (u8::try_from(hour).ok(), u32::from(*need), *load)
+            }
+            None => (None, peaks[d], carried_peaks[d]),
         };
-        let unused = share(left, allowed);
-        waste += unused * unused;
-        if 10_000 - unused > filled {
-            (binding, filled) = (dimension, 10_000 - unused);
+        let free = limit[d].saturating_sub(carried);
+        if wanted > free || carried > limit[d] || limit[d] == 0 || beyond == Some(dimension) {
+            return Some(Refusal::NoRoomIn { dimension, hour, wanted, free });
         }
     }
-    let away = u8::from(!near.is_empty() && !near.contains(&node.region));
-    Ok(Fit { away, waste, binding, filled: Hundredths(whole_hundredths(filled)) })
-}
-
-/// A dedicated node is taken whole: its shape must be the plan's or more, and
-/// the tenant's data must fit its disk. What the tenant takes of CPU and memory
-/// today says little, because that is measured on another machine.
-fn fit_dedicated(
-    node: &NodeState,
-    wanted: Amounts,
-    least: Amounts,
-    regions: &[Region],
-    policy: &Policy,
-) -> Result<Fit, Refusal> {
-    if node.load.tenants > 0 {
-        return Err(Refusal::Taken);
-    }
-    if !regions.is_empty() && !regions.contains(&node.region) {
-        return Err(Refusal::OtherRegion);
-    }
-    let (shape, least) = (node.shape.to_array(), least.to_array());
-    let mut waste = 0;
-    for (d, dimension) in Amounts::DIMENSIONS.into_iter().enumerate() {
-        let Some(left) = shape[d].checked_sub(least[d]) else {
-            return Err(Refusal::ShapeTooSmall { dimension });
-        };
-        let unused = if shape[d] == 0 { 0 } else { share(left, shape[d]) };
-        waste += unused * unused;
-    }
-    let allowed = allowance(node.capacity().disk.0, policy.place_limit);
-    if wanted.disk.0 > allowed {
-        let dimension = Dimension::Disk;
-        return Err(Refusal::NoRoomIn { dimension, wanted: wanted.disk.0, free: allowed });
-    }
-    let filled = if allowed == 0 { 0 } else { share(wanted.disk.0, allowed) };
-    // The place that the customer named first is where its primary stands.
-    let away = u8::from(regions.first().is_some_and(|first| *first != node.region));
-    let filled = Hundredths(whole_hundredths(filled));
-    Ok(Fit { away, waste, binding: Dimension::Disk, filled })
-}
-
-/// `part` of `whole` in ten-thousandths, rounded down; `whole` is not 0 and
-/// `part` not more than it.
-fn share(part: u64, whole: u64) -> u64 {
-    match part.checked_mul(10_000) {
-        Some(scaled) => scaled / whole,
-        // Wide division is slow, and only absurd sizes need it.
-        None => u64::try_from(u128::from(part) * 10_000 / u128::from(whole)).unwrap_or(10_000),
-    }
-}
-
-/// Ten-thousandths as hundredths, rounded up: nearly full reads as full.
-fn whole_hundredths(share: u64) -> i64 {
-    i64::try_from(share.div_ceil(100)).unwrap_or(100)
+    None
 }

@@ -55,7 +55,7 @@ pub async fn choose(
             regions,
         },
     };
-    let demand = Demand { amounts: slots.demand(row.tenant, now.as_microsecond()), home };
+    let demand = Demand { need: slots.need(row.tenant, now.as_microsecond()), home };
     let kind = kind_of(mode);
     let mut fleet = slots.snapshot(tx, kind, now).await?;
     // A person's choice is held to the same limits as placement's own.

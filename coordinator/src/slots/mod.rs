@@ -8,6 +8,9 @@
 //! rows, so two that want the last slot come one after the other, and the
 //! second sees what the first took.
 
+pub mod survey;
+pub mod take;
+
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +24,7 @@ use webhost_proto::ids::{NodeId, TenantId};
 use webhost_proto::units::{Bytes, MilliCpu};
 
 use crate::decide::{Catalog, Region};
-use crate::fleet::{Amounts, Load, Measured, NodeState, Standing};
+use crate::fleet::{Load, Measured, Need, NodeState, Standing};
 use crate::store::StoreError;
 use crate::store::nodes::{self, Node, NodeKind};
 use crate::store::placements::{self, Placement, PlacementState};
@@ -51,20 +54,26 @@ impl Slots {
         now: Timestamp,
     ) -> Result<Vec<NodeState>, StoreError> {
         let nodes = nodes::lock_all(tx, kind).await?;
-        let ids: Vec<Uuid> = nodes.iter().map(|node| node.id.0).collect();
-        let mut by_node: HashMap<NodeId, Vec<Placement>> = HashMap::new();
-        for placement in placements::open_on(tx, &ids).await? {
+        Ok(self.states(&nodes, &open_on(tx, &nodes).await?, now))
+    }
+
+    /// The nodes whose shapes are in the catalogue.
+    fn states(&self, nodes: &[Node], open: &[Placement], now: Timestamp) -> Vec<NodeState> {
+        let mut by_node: HashMap<NodeId, Vec<&Placement>> = HashMap::new();
+        for placement in open {
             by_node.entry(placement.node_id).or_default().push(placement);
         }
-        let none = Vec::new();
-        Ok(nodes
+        nodes
             .iter()
-            .filter_map(|node| self.state(node, by_node.get(&node.id).unwrap_or(&none), now))
-            .collect())
+            .filter_map(|node| {
+                let placements = by_node.get(&node.id).map(Vec::as_slice).unwrap_or_default();
+                self.state(node, placements, now)
+            })
+            .collect()
     }
 
     /// One node; none when its shape is no longer in the catalogue.
-    fn state(&self, node: &Node, placements: &[Placement], now: Timestamp) -> Option<NodeState> {
+    fn state(&self, node: &Node, placements: &[&Placement], now: Timestamp) -> Option<NodeState> {
         let Some(shape) = self.catalog.shape(&node.shape) else {
             tracing::warn!(node = %node.name, shape = %node.shape,
                 "the node's shape is not in the catalogue; it gets no tenants");
@@ -94,24 +103,34 @@ impl Slots {
         let now_us = now.as_microsecond();
         let host = self.book.node(node.id, now_us).as_ref().map(metrics::host_amounts);
         let of = |wanted: fn(PlacementState) -> bool| {
-            placements
-                .iter()
-                .filter(move |placement| wanted(placement.state))
-                .map(|placement| self.demand(placement.tenant_id, now_us))
+            placements.iter().filter(move |placement| wanted(placement.state)).map(|placement| {
+                let need = self.need(placement.tenant_id, now_us);
+                if placement.state == PlacementState::Kept { need.at_rest() } else { need }
+            })
         };
         let promised =
             of(|state| matches!(state, PlacementState::Reserved | PlacementState::Incoming));
         let living = of(|state| matches!(state, PlacementState::Active | PlacementState::Kept));
-        state.load = Load::of(host.unwrap_or_default(), living, promised);
+        state.load = Load::of(&host.unwrap_or_default(), living, promised);
         Some(state)
     }
 
-    /// What a tenant takes: measured, or the catalogue's averages.
-    pub fn demand(&self, tenant: TenantId, now_us: i64) -> Amounts {
+    /// What a tenant takes through a day: measured, or the catalogue's
+    /// averages.
+    pub fn need(&self, tenant: TenantId, now_us: i64) -> Need {
         let average = self.catalog.averages.amounts();
         match self.book.tenant(tenant, now_us) {
-            Some(usage) => metrics::amounts(&usage, average),
-            None => average,
+            Some(usage) => metrics::need(&usage, average),
+            None => Need::flat(&average),
         }
     }
+}
+
+/// Every placement that takes a slot or keeps data on one of `nodes`.
+async fn open_on(
+    client: &impl GenericClient,
+    nodes: &[Node],
+) -> Result<Vec<Placement>, StoreError> {
+    let ids: Vec<Uuid> = nodes.iter().map(|node| node.id.0).collect();
+    placements::open_on(client, &ids).await
 }

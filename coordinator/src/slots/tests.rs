@@ -1,4 +1,5 @@
 use super::*;
+use crate::signup::SignupError;
 use crate::store::nodes::NodeKind;
 use crate::world::{World, catalog, small};
 
@@ -20,8 +21,9 @@ async fn a_snapshot_says_what_a_node_may_take() {
     let state = only(&world).await;
     assert_eq!((state.standing, state.seen), (Standing::Active, true));
     assert_eq!((state.max_tenants, state.load.tenants), (7, 1));
-    let average = world.desk.slots.catalog.averages.amounts();
-    assert_eq!(state.load.amounts.memory, average.memory, "a promise is charged");
+    let average = Need::flat(&world.desk.slots.catalog.averages.amounts());
+    assert_eq!(state.load.memory, average.memory, "a promise is charged");
+    assert_eq!(state.load.peaks(), average.peaks());
 
     world
         .execute(&format!(
@@ -46,4 +48,154 @@ async fn a_shape_that_left_the_catalogue_gets_no_tenants() {
     world.execute("update nodes set shape = 'gone'").await;
     let (_, body) = world.sign_up(small("acme")).await;
     assert_eq!(body["state"], "waiting");
+}
+
+/// Two coordinators that share nothing but the database, and a thousand
+/// signups at once: slots of 150, memory for less, and a node that drains.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_signups_at_two_coordinators_overfill_nothing() {
+    const SIGNUPS: usize = 1000;
+    let config = crate::store::testing::config().await;
+    let mut catalog = catalog(150);
+    // 75 % of 128 GB hold 91 of these: memory ends long before the slots do.
+    catalog.averages.memory_mb = 1054;
+    let coordinators = [0, 1].map(|_| {
+        World::over(crate::store::Store::new(config.clone(), 8).expect("a pool"), catalog.clone())
+    });
+    let world = &coordinators[0];
+    for n in 0..4 {
+        world.node(&format!("shared-{n}"), NodeKind::Shared).await;
+    }
+    world.execute("update nodes set state = 'draining' where name = 'shared-3'").await;
+    world
+        .execute("update nodes set measured_memory_bytes = 14000000000 where name = 'shared-2'")
+        .await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..SIGNUPS {
+        let desk = coordinators[n % 2].desk.clone();
+        tasks.spawn(async move {
+            let request = serde_json::from_value(small(&format!("t{n}"))).expect("a request");
+            let key = format!("key {n}");
+            loop {
+                match desk.sign_up(&request, "token test", Some(&key)).await {
+                    Ok((_, answer)) => return answer,
+                    // The queue is long: as any caller, it comes again.
+                    Err(SignupError::Store(StoreError::Pool(_))) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+    let answers = tasks.join_all().await;
+    let placed = answers.iter().filter(|answer| answer["state"] == "provisioning").count();
+    // 75 % of 128 GB are 91,552 MiB, of 14 GB 10,013; a tenant takes 1,006.
+    assert_eq!(placed, 91 + 91 + 9);
+    let open = "select count(*) from placements where state = 'reserved'";
+    assert_eq!(world.count(open).await, 191);
+    let tenants = "select count(distinct tenant_id) from placements where state = 'reserved'";
+    assert_eq!(world.count(tenants).await, 191, "no tenant has two");
+    for (name, most) in [("shared-0", 91), ("shared-1", 91), ("shared-2", 9), ("shared-3", 0)] {
+        let on = format!(
+            "select count(*) from placements p join nodes n on n.id = p.node_id
+             where n.name = '{name}' and p.state = 'reserved'"
+        );
+        assert_eq!(world.count(&on).await, most, "{name}");
+    }
+    let waiting = "select count(*) from tenants where state = 'waiting'";
+    assert_eq!(world.count(waiting).await, i64::try_from(SIGNUPS).expect("small") - 191);
+}
+
+#[tokio::test]
+async fn a_survey_knows_who_may_be_moved_and_where_they_came_from() {
+    let world = World::new(catalog(7)).await;
+    let first = world.node("shared-1", NodeKind::Shared).await;
+    let second = world.node("shared-2", NodeKind::Shared).await;
+    world.node("own-1", NodeKind::Dedicated).await;
+    let (acme, _) = world.sign_up(small("acme")).await;
+    let (other, _) = world.sign_up(small("other")).await;
+    let survey = async || {
+        let client = world.store.client().await.expect("a client");
+        world.desk.slots.survey(&**client, Timestamp::now()).await.expect("reads")
+    };
+    assert_eq!(survey().await.tenants, [], "a promise is charged, and can't be moved");
+    assert_eq!(survey().await.nodes.iter().map(|node| node.load.tenants).sum::<u32>(), 2);
+
+    world
+        .execute(&format!(
+            "update placements set state = 'ended', expires_at = null, ended_at = now(),
+               node_id = '{second}' where tenant_id = '{acme}';
+             update placements set state = 'active', expires_at = null where tenant_id = '{other}';
+             insert into placements (tenant_id, node_id, mode, state, epoch)
+             values ('{acme}', '{first}', 'multi_tenant', 'active', 2)"
+        ))
+        .await;
+    let mut found = survey().await;
+    found.tenants.sort_by_key(|tenant| tenant.left.is_none());
+    let [moved, stayed] = found.tenants.as_slice() else { panic!("{found:?}") };
+    assert_eq!((moved.id, moved.node), (acme, first));
+    assert_eq!(moved.left.map(|left| left.node), Some(second));
+    assert_eq!((stayed.id, stayed.left), (other, None));
+
+    world
+        .execute(&format!(
+            "insert into placements (tenant_id, node_id, mode, state, epoch)
+             values ('{other}', '{second}', 'multi_tenant', 'incoming', 2)"
+        ))
+        .await;
+    let ids: Vec<TenantId> = survey().await.tenants.iter().map(|tenant| tenant.id).collect();
+    assert_eq!(ids, [acme], "who is on the way is not moved again");
+}
+
+#[tokio::test]
+async fn a_kept_copy_takes_disk_and_a_slot_only() {
+    let world = World::new(catalog(7)).await;
+    world.node("shared-1", NodeKind::Shared).await;
+    world.sign_up(small("acme")).await;
+    world.execute("update placements set state = 'kept', expires_at = null").await;
+    let state = only(&world).await;
+    let average = Need::flat(&world.desk.slots.catalog.averages.amounts());
+    assert_eq!((state.load.disk, state.load.tenants), (average.disk, 1));
+    assert_eq!((state.load.memory, state.load.peaks()[0]), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_at_once_take_each_slot_once() {
+    let world = World::new(catalog(10)).await;
+    let mut waiting = Vec::new();
+    for n in 0..24 {
+        waiting.push(world.sign_up(small(&format!("t{n}"))).await.0);
+    }
+    let nodes = [
+        world.node("shared-1", NodeKind::Shared).await,
+        world.node("shared-2", NodeKind::Shared).await,
+    ];
+    let average = Need::flat(&world.desk.slots.catalog.averages.amounts());
+    let mut tasks = tokio::task::JoinSet::new();
+    for batch in waiting.chunks(6) {
+        let wanted: Vec<take::Wanted> = batch
+            .iter()
+            .map(|tenant| take::Wanted {
+                tenant: *tenant,
+                need: average,
+                near: Vec::new(),
+                epoch: webhost_proto::ids::Epoch(1),
+            })
+            .collect();
+        let (store, slots) = (world.store.clone(), world.desk.slots.clone());
+        tasks.spawn(async move {
+            let mut client = store.client().await.expect("a client");
+            let tx = (**client).transaction().await.expect("begins");
+            let now = Timestamp::now();
+            let chosen = slots.take(&tx, &wanted, now, None).await.expect("takes");
+            tx.commit().await.expect("commits");
+            chosen
+        });
+    }
+    let chosen = tasks.join_all().await.concat();
+    for node in nodes {
+        assert_eq!(chosen.iter().filter(|chosen| **chosen == Some(node)).count(), 10);
+        let on = format!("select count(*) from placements where node_id = '{node}'");
+        assert_eq!(world.count(&on).await, 10);
+    }
+    assert_eq!(chosen.iter().filter(|chosen| chosen.is_none()).count(), 4);
 }

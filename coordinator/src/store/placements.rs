@@ -3,6 +3,8 @@
 //! **Invariant:** a slot is taken and given back only by a transaction that
 //! holds the lock of the node's row (see [`super::nodes::lock_all`]).
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::{GenericClient, Row};
@@ -98,6 +100,29 @@ pub async fn insert(client: &impl GenericClient, new: &NewPlacement) -> Result<i
     Ok(row.try_get(0)?)
 }
 
+/// Writes many placements as [`insert`] does one, in one statement.
+pub async fn insert_all(
+    client: &impl GenericClient,
+    all: &[NewPlacement],
+) -> Result<(), StoreError> {
+    let tenants: Vec<Uuid> = all.iter().map(|new| new.tenant_id.0).collect();
+    let nodes: Vec<Uuid> = all.iter().map(|new| new.node_id.0).collect();
+    let modes: Vec<&str> = all.iter().map(|new| new.mode.as_str()).collect();
+    let states: Vec<&str> = all.iter().map(|new| new.state.as_str()).collect();
+    let epochs: Vec<i64> =
+        all.iter().map(|new| i64::try_from(new.epoch.0).unwrap_or(i64::MAX)).collect();
+    let expiries: Vec<Option<Timestamp>> = all.iter().map(|new| new.expires_at).collect();
+    client
+        .execute(
+            "insert into placements (tenant_id, node_id, mode, state, epoch, expires_at)
+             select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[],
+               $6::timestamptz[])",
+            &[&tenants, &nodes, &modes, &states, &epochs, &expiries],
+        )
+        .await?;
+    Ok(())
+}
+
 /// Every placement that takes a slot or keeps data on one of `nodes`.
 pub async fn open_on(
     client: &impl GenericClient,
@@ -149,6 +174,34 @@ pub async fn homes(
          where tenant_id = any($1) and state in ('reserved', 'active')"
     );
     client.query(&sql, &[&tenants]).await?.iter().map(placement).collect()
+}
+
+/// Where each tenant on a node lived before it came there: the newest of its
+/// earlier placements that was in use.
+pub async fn homes_before(
+    client: &impl GenericClient,
+) -> Result<HashMap<TenantId, NodeId>, StoreError> {
+    let rows = client
+        .query(
+            "select distinct on (p.tenant_id) p.tenant_id, p.node_id
+             from placements p
+             join placements home on home.tenant_id = p.tenant_id and home.state = 'active'
+             where p.id < home.id and p.node_id <> home.node_id and p.expires_at is null
+               and p.state in ('kept', 'ended')
+             order by p.tenant_id, p.id desc",
+            &[],
+        )
+        .await?;
+    rows.iter().map(|row| Ok((TenantId(row.try_get(0)?), NodeId(row.try_get(1)?)))).collect()
+}
+
+/// Tenants that have a placement as a move's target, or an old copy: another
+/// move must wait for the end of that.
+pub async fn moving(client: &impl GenericClient) -> Result<Vec<TenantId>, StoreError> {
+    let rows = client
+        .query("select distinct tenant_id from placements where state in ('incoming', 'kept')", &[])
+        .await?;
+    rows.iter().map(|row| Ok(TenantId(row.try_get(0)?))).collect()
 }
 
 /// All placements of a tenant, history included, newest first.

@@ -8,11 +8,12 @@ use webhost_proto::units::{Bytes, MilliCpu};
 
 use super::node::NodeUsage;
 use super::sample::Metric;
-use super::tenant::{Hour, TenantUsage};
+use super::tenant::{HOUR_US, Hour, TenantUsage};
 use crate::decide::advise::WeekPeaks;
 use crate::decide::amount::BasisPoints;
 use crate::decide::profile::Usage;
 use crate::fleet::load::{Amounts, MilliConnections, MilliPoints};
+use crate::fleet::need::{CPU, GPS, Need};
 
 /// Usage of one tenant, as the API shows it. Null is "not known".
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -225,11 +226,14 @@ pub fn amounts(usage: &TenantUsage, average: Amounts) -> Amounts {
     let hour_us = 3_600_000_000_u64;
     let busiest =
         |value: fn(&Hour) -> u64| usage.hours.iter().take(23).map(value).max().unwrap_or(0);
-    let seen = |metric| usage.seen.contains(metric);
+    let cpu = busiest(|hour| hour.cpu_us).saturating_mul(1000) / hour_us;
+    let gps = busiest(|hour| hour.gps_points).saturating_mul(1000) / 3600;
     Amounts {
-        cpu: usage.cpu_millicores.map_or(average.cpu, |now| {
-            MilliCpu(now.max(busiest(|hour| hour.cpu_us).saturating_mul(1000) / hour_us))
-        }),
+        // After a restart the hours are there before the rates are.
+        cpu: match usage.cpu_millicores {
+            None if cpu == 0 => average.cpu,
+            now => MilliCpu(now.unwrap_or(0).max(cpu)),
+        },
         memory: usage
             .memory_bytes
             .map_or(average.memory, |now| Bytes(now.max(busiest(|hour| hour.memory_bytes_max)))),
@@ -237,13 +241,42 @@ pub fn amounts(usage: &TenantUsage, average: Amounts) -> Amounts {
         db_connections: usage
             .db_connections
             .map_or(average.db_connections, |now| MilliConnections(now.saturating_mul(1000))),
-        gps: if seen(Metric::GpsPoints) {
-            let hourly = busiest(|hour| hour.gps_points).saturating_mul(1000) / 3600;
-            MilliPoints(usage.gps_points_per_kilosecond.max(hourly))
+        gps: if usage.seen.contains(Metric::GpsPoints) || gps > 0 {
+            MilliPoints(usage.gps_points_per_kilosecond.max(gps))
         } else {
             average.gps
         },
     }
+}
+
+/// What a tenant takes of its node through a day, for placement: the means of
+/// the last 23 full hours, each in its place, and in the running hour the rate
+/// of the last minutes, if that is more than the hour before. While any of the
+/// hours is not known, the tenant is taken to be as busy as ever all day:
+/// nothing is packed closer for want of figures. Connections are known for now
+/// only, so they are the same all day.
+pub fn need(usage: &TenantUsage, average: Amounts) -> Need {
+    let peaks = amounts(usage, average);
+    let mut need = Need::flat(&peaks);
+    let Some((running, full)) = usage.hours.split_last() else { return need };
+    let known = |hour: &Hour| {
+        hour.cpu_us > 0 || hour.gps_points > 0 || hour.api_calls > 0 || hour.memory_bytes_max > 0
+    };
+    if !full.iter().all(known) {
+        return need;
+    }
+    let of_day = |hour: &Hour| usize::try_from(hour.index.rem_euclid(24)).unwrap_or(0);
+    let cpu = |hour: &Hour| hour.cpu_us.saturating_mul(1000) / HOUR_US.unsigned_abs();
+    let gps = |hour: &Hour| hour.gps_points.saturating_mul(1000) / 3600;
+    for hour in full {
+        need.set_hour(CPU, of_day(hour), cpu(hour));
+        need.set_hour(GPS, of_day(hour), gps(hour));
+    }
+    let before = full.last().copied().unwrap_or_default();
+    let now = usage.cpu_millicores.unwrap_or(0).max(cpu(&before));
+    need.set_hour(CPU, of_day(running), now);
+    need.set_hour(GPS, of_day(running), usage.gps_points_per_kilosecond.max(gps(&before)));
+    need
 }
 
 /// What a host as a whole takes, strangers and the system included.

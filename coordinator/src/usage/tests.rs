@@ -158,3 +158,37 @@ async fn a_late_report_counts_in_its_own_hour_and_an_early_one_now() {
     assert_eq!(world.count(future).await, 0);
     assert_eq!(world.count("select count(*) from usage_hourly").await, 2);
 }
+
+#[test]
+fn a_day_is_packed_hour_by_hour_only_when_all_of_it_is_known() {
+    use super::tenant::{HOUR_US, Restored, Tracked};
+    use crate::fleet::need::{CPU, GPS};
+    let average = catalog(7).averages.amounts();
+    let (node, tenant) = (NodeId::generate(), TenantId::generate());
+    // Noon of day 100; the hours before it are each as busy as their number.
+    let now_us = (100 * 24 + 12) * HOUR_US;
+    let day = |hours: i64| {
+        let mut tracked = Tracked::new(node, 300_000_000);
+        for back in 1..=hours {
+            let of_day = (12 - back).rem_euclid(24).unsigned_abs();
+            let part = Restored {
+                cpu_us: (of_day + 1) * 3_600_000,
+                gps_points: (of_day + 1) * 36,
+                ..Restored::default()
+            };
+            tracked.restore(now_us - back * HOUR_US, &part);
+        }
+        metrics::need(&tracked.usage(tenant, now_us), average)
+    };
+    let full = day(23);
+    for hour in (0..24).filter(|hour| *hour != 12) {
+        // Thousandths of a core, and 36 points an hour are 0.01 a second.
+        assert_eq!(usize::from(full.hourly[CPU][hour]), hour + 1, "hour {hour}");
+        assert_eq!(usize::from(full.hourly[GPS][hour]), hour + 1, "hour {hour}");
+    }
+    assert_eq!(full.hourly[CPU][12], 12, "the running hour is as the one before");
+    let gap = day(22);
+    assert_eq!(gap.hourly[CPU], [24; 24], "one hour is missing: as busy as ever, all day");
+    let none = day(0);
+    assert_eq!(none, crate::fleet::Need::flat(&average));
+}

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use webhost_proto::ids::NodeId;
 use webhost_proto::units::{Bytes, MilliCpu};
 
-use super::*;
+use super::super::*;
 use crate::decide::{Catalog, Hundredths, Mode, Profile, Region};
 
 const GB: u64 = 1_000_000_000;
@@ -28,22 +28,21 @@ fn policy() -> Policy {
 }
 
 fn shared(amounts: Amounts) -> Demand {
-    Demand { amounts, home: Home::Shared { near: Vec::new() } }
+    Demand { need: Need::flat(&amounts), home: Home::Shared { near: Vec::new() } }
 }
 
 fn dedicated(plan: &str, regions: &[&str]) -> Demand {
     let catalog = Catalog::default();
     let least = catalog.shape(&catalog.plan(plan).unwrap().shape).unwrap().capacity();
     let regions = regions.iter().map(|r| Region::from(*r)).collect();
-    Demand { amounts: average(), home: Home::Dedicated { least, regions } }
+    Demand { need: Need::flat(&average()), home: Home::Dedicated { least, regions } }
 }
 
 /// Charges the chosen node, as the caller does in its transaction.
 fn take(fleet: &mut [NodeState], demand: &Demand) -> Result<Placed, NoRoom> {
     let placed = place(fleet, demand, &policy())?;
     let node = fleet.iter_mut().find(|node| node.id == placed.node).unwrap();
-    node.load.amounts = node.load.amounts.plus(demand.amounts);
-    node.load.tenants += 1;
+    node.load.add(&demand.need);
     Ok(placed)
 }
 
@@ -62,13 +61,14 @@ fn an_ax52_takes_112_average_tenants_and_then_memory_ends() {
     let (placed, no_room) = fill(&mut [node(1, "ax52")], &shared(average()));
     assert_eq!(placed, 112);
     assert_eq!(no_room.counts, [("memory".to_owned(), 1)].into());
-    let [Refused { refusal: Refusal::NoRoomIn { dimension, wanted, free }, .. }] =
+    let [Refused { refusal: Refusal::NoRoomIn { dimension, hour, wanted, free }, .. }] =
         no_room.refused.as_slice()
     else {
         panic!("{no_room:?}")
     };
-    assert_eq!((*dimension, *wanted), (Dimension::Memory, 850_000_000));
-    assert_eq!(*free, 96 * GB - 112 * 850_000_000);
+    // 850 MB are 811 MiB, rounded up; 75 % of 128 GB are 91,552 MiB.
+    assert_eq!((*dimension, *wanted, *hour), (Dimension::Memory, 811, None));
+    assert_eq!(*free, 91_552 - 112 * 811);
     assert_eq!(no_room.to_string(), "no node has room: 1 memory");
 }
 
@@ -83,8 +83,8 @@ fn never_more_than_150_tenants_however_small() {
 fn each_dimension_ends_at_the_placement_limit() {
     let cases = [
         (Dimension::Cpu, Amounts { cpu: MilliCpu(12_000), ..Default::default() }),
-        (Dimension::Memory, Amounts { memory: Bytes(96 * GB), ..Default::default() }),
-        (Dimension::Disk, Amounts { disk: Bytes(750 * GB), ..Default::default() }),
+        (Dimension::Memory, Amounts { memory: Bytes(91_552 << 20), ..Default::default() }),
+        (Dimension::Disk, Amounts { disk: Bytes(715_255 << 20), ..Default::default() }),
         (
             Dimension::DbConnections,
             Amounts { db_connections: MilliConnections(75_000), ..Default::default() },
@@ -102,6 +102,7 @@ fn each_dimension_ends_at_the_placement_limit() {
             db_connections: MilliConnections(1),
             gps: MilliPoints(1),
         };
+        // Whatever is above it by the smallest amount does not fit.
         let no_room = place(&fleet, &shared(exactly.plus(one)), &policy()).unwrap_err();
         assert_eq!(no_room.counts, [(dimension.as_str().to_owned(), 1)].into());
     }
@@ -143,7 +144,8 @@ fn a_wanted_place_is_preferred_but_no_condition_on_shared_nodes() {
     far.region = Region::from("fra");
     far.load.tenants = 5;
     let fleet = [far.clone(), node(2, "ax52")];
-    let near = Demand { amounts: average(), home: Home::Shared { near: vec!["iad".into()] } };
+    let near =
+        Demand { need: Need::flat(&average()), home: Home::Shared { near: vec!["iad".into()] } };
     assert_eq!(place(&fleet, &near, &policy()).unwrap().node, node_id(2));
     assert_eq!(place(&[far], &near, &policy()).unwrap().node, node_id(1));
 }
@@ -187,11 +189,11 @@ fn a_dedicated_node_is_idle_large_enough_and_in_place() {
     let refused = on(&[taken], dedicated("starter", &[])).unwrap_err();
     assert_eq!(refused.refused[0].refusal, Refusal::Taken);
 
-    // The data must fit the disk below the limit: 7.5 of 10 GB.
+    // The data must fit the disk below the limit: 7.5 of 10 GB, 7,152 MiB.
     let mut demand = dedicated("starter", &[]);
-    demand.amounts.disk = Bytes(7_500_000_000);
+    demand.need.disk = 7152;
     assert!(on(std::slice::from_ref(&small), demand.clone()).is_ok());
-    demand.amounts.disk = Bytes(7_500_000_001);
+    demand.need.disk = 7153;
     assert_eq!(on(&[small], demand).unwrap_err().counts, [("disk".to_owned(), 1)].into());
 }
 
@@ -202,25 +204,63 @@ fn demand_follows_the_plan_and_the_measurement() {
         Profile::build("hobby", &Default::default(), &Default::default(), &catalog).unwrap();
     let hobby = catalog.plan("hobby").unwrap();
     let demand = Demand::of(hobby, &profile, None, &catalog);
-    assert_eq!(demand.amounts, average());
+    assert_eq!(demand.need, Need::flat(&average()));
     assert_eq!(demand.home, Home::Shared { near: vec!["iad".into()] });
     let starter = catalog.plan("starter").unwrap();
     assert_eq!(starter.mode, Mode::SingleTenant);
-    let measured = Amounts { cpu: MilliCpu(7), ..Default::default() };
+    let measured = Need::flat(&Amounts { cpu: MilliCpu(7), ..Default::default() });
     let demand = Demand::of(starter, &profile, Some(measured), &catalog);
-    assert_eq!(demand.amounts, measured);
+    assert_eq!(demand.need, measured);
     let Home::Dedicated { least, .. } = demand.home else { panic!("starter is dedicated") };
     assert_eq!(least, catalog.shape("shared-cpu-512").unwrap().capacity());
 }
 
 #[test]
 fn load_counts_strangers_and_promises() {
-    let mb = |n: u64| Amounts { memory: Bytes(n * 1_000_000), ..Default::default() };
+    let mib = |n: u64| Amounts { memory: Bytes(n << 20), ..Default::default() };
+    let need = |n: u64| Need::flat(&mib(n));
     // The host takes more than its tenants are known to: the host's figure holds.
-    let load = Load::of(mb(1000), [mb(300), mb(300)], [mb(850)]);
-    assert_eq!((load.amounts, load.tenants), (mb(1850), 3));
-    let load = Load::of(mb(100), [mb(300), mb(300)], []);
-    assert_eq!((load.amounts, load.tenants), (mb(600), 2));
+    let load = Load::of(&mib(1000), [need(300), need(300)], [need(850)]);
+    assert_eq!((load.memory, load.tenants), (1850, 3));
+    let load = Load::of(&mib(100), [need(300), need(300)], []);
+    assert_eq!((load.memory, load.tenants), (600, 2));
+    let kept = Load::of(&mib(0), [need(300).at_rest()], []);
+    assert_eq!((kept.memory, kept.tenants), (0, 1), "nobody uses a kept copy");
+}
+
+/// One tenant that takes `cpu` thousandths of a core in those hours.
+fn busy(hours: std::ops::Range<usize>, cpu: u16) -> Need {
+    let mut need = Need::default();
+    need.hourly[0][hours].fill(cpu);
+    need
+}
+
+#[test]
+fn who_is_busy_at_other_hours_shares_a_node() {
+    let mut one = node(1, "ax52");
+    one.load.add(&busy(8..16, 10_000));
+    let fits = |need: Need| {
+        place(&[one.clone()], &Demand { need, ..shared(Amounts::default()) }, &policy())
+    };
+    assert!(fits(busy(16..24, 10_000)).is_ok(), "12,000 are allowed in each hour, not in all");
+    let no_room = fits(busy(15..24, 2001)).unwrap_err();
+    let refusal =
+        Refusal::NoRoomIn { dimension: Dimension::Cpu, hour: Some(15), wanted: 2001, free: 2000 };
+    assert_eq!(no_room.refused[0].refusal, refusal);
+}
+
+#[test]
+fn what_the_units_cannot_express_fits_nowhere() {
+    let mut large = node(1, "ax52");
+    large.shape.cpu = MilliCpu(1_000_000);
+    let fits = |cpu: u64| {
+        let need = shared(Amounts { cpu: MilliCpu(cpu), ..Default::default() });
+        place(std::slice::from_ref(&large), &need, &policy())
+    };
+    assert!(fits(65_534).is_ok());
+    for cpu in [65_535, 65_536, 10_000_000] {
+        assert_eq!(fits(cpu).unwrap_err().counts, [("cpu".to_owned(), 1)].into(), "{cpu}");
+    }
 }
 
 prop_compose! {
@@ -254,7 +294,8 @@ prop_compose! {
         let mut node = node(0, shape);
         node.standing = standing;
         node.seen = seen;
-        node.load = Load { amounts: load, tenants };
+        node.load = Load::flat(&load);
+        node.load.tenants = tenants;
         node.measured.memory = memory.map(Bytes);
         node
     }
@@ -275,15 +316,28 @@ proptest! {
     fn a_choice_never_breaks_a_limit(fleet in fleets(), wanted in amounts()) {
         let demand = shared(wanted);
         let placed = place(&fleet, &demand, &policy());
+        let need = demand.need;
         let fits = |node: &NodeState| {
-            let full = node.load.amounts.plus(wanted).to_array();
+            let capacity = node.capacity();
+            let may = |value: u64, unit: u64| value / unit * 75 / 100;
+            let within = |row: usize, may: u64| {
+                (0..24).all(|hour| {
+                    let load = u64::from(node.load.hourly[row][hour]);
+                    load + u64::from(need.hourly[row][hour]) <= may
+                })
+            };
+            let mib = 1 << 20;
+            let (memory, disk) = (u64::from(node.load.memory), u64::from(node.load.disk));
             node.standing == Standing::Active
                 && node.seen
                 && node.kind == crate::decide::plans::NodeKind::Shared
                 && node.load.tenants < node.max_tenants
-                && (0..5).all(|d| {
-                    u128::from(full[d]) * 100 <= u128::from(node.capacity().to_array()[d]) * 75
-                })
+                && may(capacity.memory.0, mib) > 0
+                && within(0, may(capacity.cpu.0, 1))
+                && within(1, may(capacity.db_connections.0, 10))
+                && within(2, may(capacity.gps.0, 10))
+                && memory + u64::from(need.memory) <= may(capacity.memory.0, mib)
+                && disk + u64::from(need.disk) <= may(capacity.disk.0, mib)
         };
         match placed {
             Ok(placed) => {
