@@ -260,3 +260,42 @@ async fn the_printed_grants_are_what_measuring_needs() {
         assert_eq!(replica.is_ok(), !read_only, "{replica:?}");
     }
 }
+
+#[tokio::test]
+async fn points_that_tenants_write_are_counted_exactly_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (cluster, config) = node(&dir, schema::WEBHOST).await;
+    let ids = fill(&cluster).await;
+    let app = cluster.session(schema::APP).await.expect("connects");
+    app.batch_execute("delete from gps_positions").await.expect("empties");
+    let mut source = PostgresSource::new(config, true);
+    // The first look sets the mark from which is counted.
+    let points = |reading: &PostgresReading| -> Vec<u64> {
+        ids.iter().filter_map(|id| reading.tenants[&TenantId(*id)].gps_points).collect()
+    };
+    assert_eq!(points(&good(&mut source).await), [0, 0, 0]);
+    // Tenant 1 writes 41 points, tenant 2 writes 82, tenant 3 none.
+    app.batch_execute(
+        "insert into gps_positions
+             (id, customer_id, vehicle_id, recorded_at, latitude, longitude, location)
+         select gen_random_uuid(), v.customer_id, v.id, now() - g * interval '100 milliseconds',
+                1, 2, 'SRID=4326;POINT(2 1)'
+         from vehicles v join customers c on c.id = v.customer_id, generate_series(1, 41) g
+         where c.slug <> 't3'",
+    )
+    .await
+    .expect("writes");
+    // A window is counted once, some time after it has closed.
+    let truth = [41, 82, 0];
+    loop {
+        let counted = points(&good(&mut source).await);
+        assert!(counted.iter().zip(truth).all(|(seen, all)| *seen <= all), "{counted:?}");
+        if counted == truth {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    for _ in 0..3 {
+        assert_eq!(points(&good(&mut source).await), truth, "nothing counts twice");
+    }
+}

@@ -8,8 +8,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use webhost_agent::collect::container::ContainerSource;
+use webhost_agent::collect::container::{ContainerSource, proxy};
 use webhost_agent::collect::source::{Outcome, Source};
 use webhost_agent::config::Containers;
 use webhost_proto::ids::TenantId;
@@ -123,4 +124,49 @@ async fn a_containers_use_is_what_it_is_known_to_be() {
     assert!(own.cpu_us >= truth * 98 / 100 && own.cpu_us <= truth + 250_000, "{own:?} {truth}");
     assert!((64.0..70.0).contains(&mib), "{own:?}");
     assert_eq!(own.running, 1);
+}
+
+#[tokio::test]
+async fn the_agent_needs_no_more_of_docker_than_the_proxy_lets_through() {
+    let _one = ONE.lock().await;
+    let dir = tempfile::Builder::new().prefix("wh").tempdir().expect("a directory");
+    let engine = match Engine::start(dir.path()).await {
+        Ok(engine) => engine,
+        Err(why) => {
+            let words = format!("{why:#}");
+            assert!(words.contains("ocker"), "no reason that a person could use: {words}");
+            eprintln!("no containers here: {words}");
+            return;
+        }
+    };
+    let listen = dir.path().join("proxy.sock");
+    let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
+    let (at, behind, stopped) = (listen.clone(), engine.socket(), stop.clone());
+    tasks.spawn(async move { proxy::run(&at, &behind, stopped).await });
+    while tokio::net::UnixStream::connect(&listen).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let config = Containers { socket: listen, ..Containers::default() };
+    let mut source = ContainerSource::new(&config, BTreeSet::new());
+    assert!(matches!(source.read().await, Outcome::Good(_)));
+
+    // That one came is known from the events, that one went as well.
+    let tenant = Uuid::new_v4();
+    let appetite = Appetite { memory_mb: 8, ..Appetite::default() };
+    let id = engine.run_tenant(tenant, "through", appetite).await.expect("starts");
+    for running in [1, 0] {
+        loop {
+            let Outcome::Good(reading) = source.read().await else { panic!("not good") };
+            if reading.tenants.get(&TenantId(tenant)).map_or(0, |own| own.running) == running {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        if running == 1 {
+            engine.remove(&id).await.expect("is removed");
+        }
+    }
+    stop.cancel();
+    tasks.join_next().await.expect("a task").expect("no panic").expect("ends well");
+    engine.stop().await;
 }
