@@ -35,7 +35,8 @@ pub fn render_one(tenant: &Tenant) -> String {
 }
 
 fn one(text: &mut String, tenant: &Tenant) -> std::fmt::Result {
-    writeln!(text, "tenant       {} ({})", tenant.slug, tenant.id)?;
+    let slug = if tenant.slug.is_empty() { "-" } else { &tenant.slug };
+    writeln!(text, "tenant       {slug} ({})", tenant.id)?;
     let trend = &tenant.trend;
     let lines = [
         ("cpu", figure(tenant.cpu_milli, cores), &trend.cpu_milli),
@@ -52,7 +53,7 @@ fn one(text: &mut String, tenant: &Tenant) -> std::fmt::Result {
         ),
     ];
     for (name, value, values) in lines {
-        writeln!(text, "{name:<12} {value:>12}  {}", sparkline(values))?;
+        writeln!(text, "{name:<12} {value:>12}  {}", rounds(&value, values))?;
     }
     writeln!(text, "{:<12} {:>12}", "storage", figure(tenant.storage_bytes, bytes))?;
     let count = |count: u64| count.to_string();
@@ -203,17 +204,19 @@ fn tenants(tenants: &[&Tenant]) -> Table {
     ]);
     for tenant in tenants {
         let name = if tenant.slug.is_empty() { &tenant.id } else { &tenant.slug };
+        let cpu = figure(tenant.cpu_milli, cores);
+        let gps = figure(tenant.gps_points_per_s_milli, thousandths);
         table.add_row([
             name.clone(),
-            figure(tenant.cpu_milli, cores),
-            sparkline(&tenant.trend.cpu_milli),
+            cpu.clone(),
+            rounds(&cpu, &tenant.trend.cpu_milli),
             figure(tenant.memory_bytes, bytes),
             figure(tenant.storage_bytes, bytes),
             figure(tenant.db_connections, |count| count.to_string()),
             optional(tenant.client_connections, |count| count.to_string()),
             optional(tenant.vehicles, |count| count.to_string()),
-            figure(tenant.gps_points_per_s_milli, thousandths),
-            sparkline(&tenant.trend.gps_points_per_s_milli),
+            gps.clone(),
+            rounds(&gps, &tenant.trend.gps_points_per_s_milli),
             optional(tenant.api_calls_per_s_milli, thousandths),
             optional(tenant.mean_response_us, |us| format!("{} ms", thousandths(us))),
         ]);
@@ -231,6 +234,11 @@ fn figure(figure: Figure, show: impl Fn(u64) -> String) -> String {
         Some(sum) if figure.attributed.is_some_and(|part| part > 0) => format!("~{}", show(sum)),
         Some(sum) => show(sum),
     }
+}
+
+/// The last rounds of a figure; nothing where it is not known.
+fn rounds(figure: &str, values: &[u64]) -> String {
+    if figure == "-" { String::new() } else { sparkline(values) }
 }
 
 fn optional(value: Option<u64>, show: impl Fn(u64) -> String) -> String {
@@ -280,6 +288,8 @@ mod tests {
         assert_eq!(thousandths(12_349), "12.3");
         let split = Figure { measured: Some(1), attributed: Some(2) };
         assert_eq!(figure(split, |n| n.to_string()), "~3");
-        assert_eq!(figure(Figure::default(), |n| n.to_string()), "-");
+        let unknown = figure(Figure::default(), |n| n.to_string());
+        assert_eq!((unknown.as_str(), rounds(&unknown, &[0, 0])), ("-", String::new()));
+        assert_eq!(rounds("0.000", &[0, 0]), "▁▁");
     }
 }
