@@ -232,7 +232,7 @@ fn print(survey: &Survey, plan: &Plan) -> Result<(), CliError> {
         Ok(())
     };
     overloads(&plan.relieved, "it will be relieved")?;
-    overloads(&plan.overloaded, "nothing of it fits elsewhere: one more shared node is needed")?;
+    overloads(&plan.overloaded, "not enough of it fits elsewhere: one more shared node is needed")?;
     for stuck in &plan.stuck {
         let then = if stuck.another_node_would_do {
             "one more shared node is needed"
@@ -290,11 +290,12 @@ pub(super) async fn explain_one(
     }
     let rows = lines.iter().map(|line| {
         let (verdict, why) = match line.verdict {
-            Verdict::Home { binding, filled } => {
-                ("home".to_owned(), format!("{} % of its {binding} in use", filled.0))
-            }
+            Verdict::Home { binding, filled } => (
+                "home".to_owned(),
+                format!("its {binding} is at {} % of what may be filled", filled.0),
+            ),
             Verdict::Fits { rank, binding, filled } => {
-                (format!("fits, {rank}"), format!("{} % of its {binding} then", filled.0))
+                (format!("fits, {rank}"), format!("its {binding} would be at {} %", filled.0))
             }
             Verdict::Refused(refusal) => ("no".to_owned(), said(&survey, &refusal)),
         };

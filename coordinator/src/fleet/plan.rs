@@ -165,10 +165,9 @@ impl Draft {
         });
     }
 
-    /// The finished plan.
-    pub fn finish(mut self) -> Plan {
-        self.plan.waves = self.waves();
-        self.plan
+    /// The finished plan; the draft is of no more use.
+    pub fn finish(&mut self) -> Plan {
+        Plan { waves: self.waves(), ..std::mem::take(&mut self.plan) }
     }
 
     /// Carries the plan out at once; answers it with the fleet as it is then.

@@ -74,13 +74,13 @@ impl Room {
             *hour = at.and_then(|at| u8::try_from(at).ok()).unwrap_or(0);
         }
         for (row, day) in self.load.hourly.iter().enumerate() {
-            let scale = self.scale[ROWS[row]];
+            let (scale, limit) = (self.scale[ROWS[row]], self.limit[ROWS[row]]);
             for (filled, load) in self.filled[row * HOURS..].iter_mut().zip(day) {
-                *filled = share_of(*load, scale);
+                *filled = share_of(*load, limit, scale);
             }
         }
         for (filled, d) in self.filled[HOURLY * HOURS..].iter_mut().zip([1, 2, 5]) {
-            *filled = share_of(self.figures[d], self.scale[d]);
+            *filled = share_of(self.figures[d], self.limit[d], self.scale[d]);
         }
     }
 
@@ -147,8 +147,9 @@ pub type Cells = [u16; CELLS];
 pub const ONE: u16 = 1 << 14;
 
 /// A load as a share of [`ONE`]; what is above twice that reads as that.
-fn share_of(load: u32, scale: u64) -> u16 {
-    let share = u64::from(load.min(Load::MOST)).saturating_mul(scale) >> 34;
+fn share_of(load: u32, limit: u32, scale: u64) -> u16 {
+    // Limits are at most `Load::MOST`, so that twice that is in range.
+    let share = (u64::from(load.min(2 * limit)) * scale) >> 34;
     share.min(2 * u64::from(ONE) - 1) as u16
 }
 
@@ -167,9 +168,14 @@ impl Mix {
     /// slots lead alone.
     pub fn of(carried: &[u64; CELLS], parts: &[u64; DIMENSIONS]) -> Self {
         let mut shares = [0_u64; CELLS];
-        for (cell, share) in shares.iter_mut().enumerate() {
-            // Both factors are bounded by what all nodes can carry.
-            *share = carried[cell].saturating_mul(parts[dimension(cell)]) >> 40;
+        let share = |carried: u64, d: usize| carried.saturating_mul(parts[d]) >> 40;
+        for (row, d) in ROWS.into_iter().enumerate() {
+            for hour in row * HOURS..(row + 1) * HOURS {
+                shares[hour] = share(carried[hour], d);
+            }
+        }
+        for (cell, d) in (HOURLY * HOURS..CELLS).zip([1, 2, 5]) {
+            shares[cell] = share(carried[cell], d);
         }
         let most = shares.iter().copied().max().unwrap_or(0);
         let lead = shares.iter().position(|share| *share == most).unwrap_or(0);
@@ -199,16 +205,21 @@ impl Wish {
     /// Of a tenant, among nodes whose largest limits are `largest`.
     pub fn of(need: &Need, largest: &Figures, mix: &Mix) -> Self {
         let scale = largest.map(|limit| (FULL << 32).checked_div(u64::from(limit)).unwrap_or(0));
-        let share = |cell: usize| {
-            let (figure, d) = need.cell(cell);
-            ((u64::from(figure) * scale[d]) >> 32).min(FULL) as i64
-        };
-        let lead = share(mix.lead);
-        let mut wants = [0_i64; CELLS];
-        for (cell, wants) in wants.iter_mut().enumerate() {
-            *wants = share(cell) - ((lead * i64::from(mix.ratio[cell])) >> 14);
+        let share = |figure: u32, d: usize| ((u64::from(figure) * scale[d]) >> 32).min(FULL) as i32;
+        let mut wants = [0_i32; CELLS];
+        for (row, d) in ROWS.into_iter().enumerate() {
+            for (wants, figure) in wants[row * HOURS..].iter_mut().zip(&need.hourly[row]) {
+                *wants = share(u32::from(*figure), d);
+            }
         }
-        let bits = u64::BITS - wants.iter().fold(0, |or, w| or | w.unsigned_abs()).leading_zeros();
+        let rest = [share(need.memory, 1), share(need.disk, 2), share(1, 5)];
+        wants[HOURLY * HOURS..].copy_from_slice(&rest);
+        // At most 2^16, and a ratio has 14 bits more.
+        let lead = wants[mix.lead];
+        for (wants, ratio) in wants.iter_mut().zip(&mix.ratio) {
+            *wants -= (lead * i32::from(*ratio)) >> 14;
+        }
+        let bits = u32::BITS - wants.iter().fold(0, |or, w| or | w.unsigned_abs()).leading_zeros();
         let shift = bits.saturating_sub(BITS);
         Self(wants.map(|wants| (wants >> shift) as i16))
     }
@@ -227,13 +238,5 @@ impl Wish {
         let hourly: i64 = (0..HOURLY).map(|row| i64::from(day(row))).sum();
         let rest: i64 = (HOURLY * HOURS..CELLS).map(|cell| i64::from(one(cell))).sum();
         hourly + rest * HOURS as i64
-    }
-}
-
-/// The position in [`Figures`] of a cell's dimension.
-fn dimension(cell: usize) -> usize {
-    match cell.checked_sub(HOURLY * HOURS) {
-        None => ROWS[cell / HOURS],
-        Some(rest) => [1, 2, 5][rest.min(2)],
     }
 }

@@ -10,7 +10,9 @@ use super::room::{FULL, Mix, Room, Wish, tightest};
 use crate::decide::plans::{NodeKind, Region};
 
 /// So many nodes that fit are compared in each dimension.
-const COMPARED: usize = 3;
+const COMPARED: usize = 2;
+/// After so many in a cell that don't fit, an empty node is as good.
+const TRIED: usize = 32;
 
 /// The shared nodes of a fleet. A node is known by its position, which is its
 /// rank by id: so "the smallest position" is "the smallest id".
@@ -270,20 +272,27 @@ impl Rooms {
     }
 
     fn best_in(&self, region: u16, ask: &Ask<'_>, taste: &Taste) -> Option<Score> {
-        let look = |cell: usize, least: u64, most: usize| {
+        let look = |cell: usize, least: u64, tried: usize, compared: usize| {
             self.index
                 .walk(region, cell, least)
+                .take(tried)
                 .filter_map(|node| Some((node, self.fits(node, ask)?)))
-                .take(most)
+                .take(compared)
                 .map(|(node, figures)| self.score(node, &figures, taste))
                 .min()
         };
-        let cells = self.index.cells(region);
-        let used = cells.filter_map(|cell| look(cell, self.least(ask.need, cell), COMPARED)).min();
-        if ask.started || used.is_some() && !self.index.may_start(region) {
-            return used;
+        let used = |tried: usize| {
+            let cells = self.index.cells(region);
+            let best = |cell| look(cell, self.least(ask.need, cell), tried, COMPARED);
+            cells.filter_map(best).min()
+        };
+        let empty = || if ask.started { None } else { look(EMPTY, 0, usize::MAX, 1) };
+        match used(TRIED) {
+            Some(best) if !self.index.may_start(region) => Some(best),
+            Some(best) => Some(empty().map_or(best, |empty| empty.min(best))),
+            // A large tenant: rather start a node than look at all of them.
+            None => empty().or_else(|| used(usize::MAX)),
         }
-        look(EMPTY, 0, 1).into_iter().chain(used).min()
     }
 
     /// What a node must have free in a cell to hold the tenant, if it is the

@@ -289,6 +289,13 @@ impl Fleet {
         if holds { self.rooms.position(left.node) } else { None }
     }
 
+    /// Bytes that the tenants take: their seats, and where they are listed. The
+    /// few that have rules or were moved lately take some more.
+    pub fn bytes(&self) -> usize {
+        let lists: usize = self.on.iter().map(Vec::capacity).sum();
+        self.seats.capacity() * size_of::<Seat>() + lists * size_of::<u32>()
+    }
+
     /// The position of a node by its id.
     pub fn position(&self, id: NodeId) -> Option<u32> {
         self.rooms.position(id)

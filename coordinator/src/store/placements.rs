@@ -195,8 +195,8 @@ pub async fn homes_before(
     rows.iter().map(|row| Ok((TenantId(row.try_get(0)?), NodeId(row.try_get(1)?)))).collect()
 }
 
-/// Tenants that have a placement as a move's target, or an old copy: another
-/// move must wait for the end of that.
+/// Tenants that have a move, or an old copy that is kept: another move must
+/// wait for the end of that.
 pub async fn moving(client: &impl GenericClient) -> Result<Vec<TenantId>, StoreError> {
     let rows = client
         .query("select distinct tenant_id from placements where state in ('incoming', 'kept')", &[])

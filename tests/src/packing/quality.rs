@@ -127,7 +127,11 @@ pub fn month(figures: &mut Figures) {
     }
     let returned = outcomes.iter().map(|o| f64::from(o.returned)).sum();
     figures.less("a month of noise: tenants moved there and back", returned, "", Some(0.0));
-    let most = outcomes.iter().map(|o| f64::from(o.moved) / f64::from(o.tenants) * 100.0);
-    let most = most.fold(0.0, f64::max);
-    figures.less("a month of noise: tenants moved on the worst day", most, "%", Some(0.1));
+    let share = |o: &Outcome| f64::from(o.moved) / f64::from(o.tenants) * 100.0;
+    let name = "a month of noise: tenants moved a day, mean";
+    figures.less(name, mean(&outcomes, share), "%", Some(0.1));
+    let most = outcomes.iter().map(share).fold(0.0, f64::max);
+    figures.less("  on the worst day, when a server was given up", most, "%", None);
+    let overloaded = outcomes.iter().map(|o| f64::from(o.overloaded)).sum();
+    figures.less("  overloaded servers in all", overloaded, "", None);
 }

@@ -32,3 +32,16 @@ fn the_chart_has_a_point_for_each_week() {
     }
     assert!(svg.ends_with("</svg>\n"));
 }
+
+/// The picture in the documentation is what the command draws today.
+#[test]
+fn the_documents_chart_is_what_the_command_draws() {
+    let catalog = Catalog::default();
+    let weeks = grow(&catalog, &Policy::of(&catalog), &Growth::default()).expect("a shared shape");
+    let drawn = chart::svg(&weeks);
+    let stored = include_str!("growth.svg");
+    assert!(
+        drawn == stored,
+        "draw it again: webhost-coordinator simulate --svg coordinator/src/fleet/growth/growth.svg"
+    );
+}
