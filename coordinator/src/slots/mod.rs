@@ -14,7 +14,7 @@ pub mod take;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -26,6 +26,7 @@ use webhost_proto::units::{Bytes, MilliCpu};
 use crate::decide::{Catalog, Region};
 use crate::fleet::{Load, Measured, Need, NodeState, Standing};
 use crate::store::StoreError;
+use crate::store::moves;
 use crate::store::nodes::{self, Node, NodeKind};
 use crate::store::placements::{self, Placement, PlacementState};
 use crate::usage::{Book, metrics};
@@ -54,11 +55,19 @@ impl Slots {
         now: Timestamp,
     ) -> Result<Vec<NodeState>, StoreError> {
         let nodes = nodes::lock_all(tx, kind).await?;
-        Ok(self.states(&nodes, &open_on(tx, &nodes).await?, now))
+        let open = open_on(tx, &nodes).await?;
+        Ok(self.states(&nodes, &open, &moves::may_return(tx).await?, now))
     }
 
-    /// The nodes whose shapes are in the catalogue.
-    fn states(&self, nodes: &[Node], open: &[Placement], now: Timestamp) -> Vec<NodeState> {
+    /// The nodes whose shapes are in the catalogue. Whoever is in `returning`
+    /// may come back to where a copy of it is kept.
+    fn states(
+        &self,
+        nodes: &[Node],
+        open: &[Placement],
+        returning: &HashSet<TenantId>,
+        now: Timestamp,
+    ) -> Vec<NodeState> {
         let mut by_node: HashMap<NodeId, Vec<&Placement>> = HashMap::new();
         for placement in open {
             by_node.entry(placement.node_id).or_default().push(placement);
@@ -67,13 +76,19 @@ impl Slots {
             .iter()
             .filter_map(|node| {
                 let placements = by_node.get(&node.id).map(Vec::as_slice).unwrap_or_default();
-                self.state(node, placements, now)
+                self.state(node, placements, returning, now)
             })
             .collect()
     }
 
     /// One node; none when its shape is no longer in the catalogue.
-    fn state(&self, node: &Node, placements: &[&Placement], now: Timestamp) -> Option<NodeState> {
+    fn state(
+        &self,
+        node: &Node,
+        placements: &[&Placement],
+        returning: &HashSet<TenantId>,
+        now: Timestamp,
+    ) -> Option<NodeState> {
         let Some(shape) = self.catalog.shape(&node.shape) else {
             tracing::warn!(node = %node.name, shape = %node.shape,
                 "the node's shape is not in the catalogue; it gets no tenants");
@@ -102,16 +117,21 @@ impl Slots {
         }
         let now_us = now.as_microsecond();
         let host = self.book.node(node.id, now_us).as_ref().map(metrics::host_amounts);
-        let of = |wanted: fn(PlacementState) -> bool| {
-            placements.iter().filter(move |placement| wanted(placement.state)).map(|placement| {
+        // A promise is room for somebody whom the host's figures don't show.
+        let is_promise = |placement: &Placement| match placement.state {
+            PlacementState::Reserved | PlacementState::Incoming => true,
+            PlacementState::Kept => returning.contains(&placement.tenant_id),
+            PlacementState::Active | PlacementState::Ended => false,
+        };
+        let of = |promise: bool| {
+            let asked = move |placement: &&&Placement| is_promise(placement) == promise;
+            placements.iter().filter(asked).map(move |placement| {
                 let need = self.need(placement.tenant_id, now_us);
-                if placement.state == PlacementState::Kept { need.at_rest() } else { need }
+                let at_rest = placement.state == PlacementState::Kept && !promise;
+                if at_rest { need.at_rest() } else { need }
             })
         };
-        let promised =
-            of(|state| matches!(state, PlacementState::Reserved | PlacementState::Incoming));
-        let living = of(|state| matches!(state, PlacementState::Active | PlacementState::Kept));
-        state.load = Load::of(&host.unwrap_or_default(), living, promised);
+        state.load = Load::of(&host.unwrap_or_default(), of(false), of(true));
         Some(state)
     }
 

@@ -11,6 +11,7 @@ use super::{Slots, open_on};
 use crate::fleet::snapshot::Left;
 use crate::fleet::{Snapshot, Tenant};
 use crate::store::StoreError;
+use crate::store::moves;
 use crate::store::nodes::{self, NodeKind};
 use crate::store::placements::{self, Placement, PlacementState};
 
@@ -28,7 +29,7 @@ impl Slots {
         let mut all = nodes::all(client).await?;
         all.retain(|node| node.kind == NodeKind::Shared);
         let open = open_on(client, &all).await?;
-        let states = self.states(&all, &open, now);
+        let states = self.states(&all, &open, &moves::may_return(client).await?, now);
         let mut before = placements::homes_before(client).await?;
         let now_us = now.as_microsecond();
         let moving: HashSet<TenantId> = placements::moving(client).await?.into_iter().collect();

@@ -158,6 +158,27 @@ async fn a_kept_copy_takes_disk_and_a_slot_only() {
     assert_eq!((state.load.memory, state.load.peaks()[0]), (0, 0));
 }
 
+/// A roll back must not fill the node that the tenant came from.
+#[tokio::test]
+async fn whoever_may_come_back_has_its_room_kept() {
+    let world = World::new(catalog(7)).await;
+    let node = world.node("shared-1", NodeKind::Shared).await;
+    let (acme, _) = world.sign_up(small("acme")).await;
+    world.execute("update placements set state = 'kept', expires_at = null").await;
+    world
+        .execute(&format!(
+            "insert into moves (id, tenant_id, kind, source_node_id, state, epoch, reason, requested_by)
+             values (gen_random_uuid(), '{acme}', 'lateral', '{node}', 'way_back', 1, 'why', 'who')"
+        ))
+        .await;
+    let average = Need::flat(&world.desk.slots.catalog.averages.amounts());
+    let state = only(&world).await;
+    assert_eq!((state.load.memory, state.load.disk), (average.memory, average.disk));
+    assert_eq!(state.load.peaks()[0], average.peaks()[0]);
+    world.execute("update moves set state = 'kept'").await;
+    assert_eq!(only(&world).await.load.memory, 0, "the way back is closed");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_at_once_take_each_slot_once() {
     let world = World::new(catalog(10)).await;

@@ -79,6 +79,9 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError>
     let mut too_long = 0;
     for attempt in 1..=run.tuning.fence_attempts.max(1) {
         let remaining = drain.until_short().await?.remaining;
+        if drain.is_longer(MOST_ROWS).await? {
+            drain.batch(None).await?;
+        }
         drain.vacuum().await?;
         // The rehearsal reads the log as the fence will.
         if drain.is_longer(MOST_ROWS).await? {

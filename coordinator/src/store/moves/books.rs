@@ -1,6 +1,8 @@
 //! What a move reads and changes in the books: placements and the tenant's
 //! epoch.
 
+use std::collections::HashSet;
+
 use tokio_postgres::GenericClient;
 use uuid::Uuid;
 use webhost_proto::ids::{Epoch, MoveId, NodeId, TenantId};
@@ -201,6 +203,19 @@ pub async fn keep_again(
         )
         .await?;
     Ok(true)
+}
+
+/// Tenants whose way back is open: a roll back may bring them to where a copy
+/// of them is kept.
+pub async fn may_return(client: &impl GenericClient) -> Result<HashSet<TenantId>, StoreError> {
+    let rows = client
+        .query(
+            "select tenant_id from moves
+             where ended_at is null and state in ('way_back', 'roll_back', 'route_back')",
+            &[],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(TenantId(row.try_get(0)?))).collect()
 }
 
 /// The copy that was kept on `node` is gone, and its room is free. Takes the

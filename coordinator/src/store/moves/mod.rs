@@ -13,7 +13,7 @@ mod history;
 mod turns;
 
 pub use books::{
-    Copy, Standing, copies, end_kept, keep_again, keep_incoming, release_incoming,
+    Copy, Standing, copies, end_kept, keep_again, keep_incoming, may_return, release_incoming,
     reserve_incoming, standing, still_at_source, switch_back, switch_placements,
 };
 pub use commands::{Open, Sent, of_command, open, settle_commands};
