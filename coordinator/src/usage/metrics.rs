@@ -253,8 +253,8 @@ pub fn amounts(usage: &TenantUsage, average: Amounts) -> Amounts {
 /// the last 23 full hours, each in its place, and in the running hour the rate
 /// of the last minutes, if that is more than the hour before. While any of the
 /// hours is not known, the tenant is taken to be as busy as ever all day:
-/// nothing is packed closer for want of figures. Connections are known for now
-/// only, so they are the same all day.
+/// nothing is packed closer for want of figures. Connections are known of this
+/// moment only, so they are the same all day.
 pub fn need(usage: &TenantUsage, average: Amounts) -> Need {
     let peaks = amounts(usage, average);
     let mut need = Need::flat(&peaks);

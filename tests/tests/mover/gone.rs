@@ -200,6 +200,7 @@ async fn a_target_finishes_alone_and_a_source_that_returns_is_cleaned() {
     let why = refused(answer(&there, &spec, K::Finish).await);
     assert!(why.contains("does not serve"), "nobody serves: {why}");
     assert!(number(&world.target, triggers).await > 0, "a refusal changes nothing");
+    assert!(there.on_record().is_empty(), "nor does it stand in a later move's way");
     steps(&run, &[Step::CutOver]).await;
 
     // The source's own order, and one without the person's word, stay refused.

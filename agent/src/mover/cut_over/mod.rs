@@ -78,33 +78,15 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError>
     let mut patience = READY_WITHIN;
     let mut too_long = 0;
     for attempt in 1..=run.tuning.fence_attempts.max(1) {
-        let remaining = drain.until_short().await?.remaining;
-        if drain.is_longer(MOST_ROWS).await? {
-            drain.batch(None).await?;
-        }
-        drain.vacuum().await?;
-        // The rehearsal reads the log as the fence will.
-        if drain.is_longer(MOST_ROWS).await? {
-            tracing::info!(attempt, remaining, "the log is too long for the fence");
+        if !approach(&mut drain, &fence).await? {
+            tracing::info!(attempt, "the log is too long for the fence");
             too_long += 1;
             if too_long == TOO_LONG {
                 return Err(MoveError::Blocked {
                     what: format!("the cut-over of tenant {}", run.spec.tenant),
-                    blockers: format!(
-                        "its own writers, who are faster than the drain ({remaining} changes are left)"
-                    ),
+                    blockers: "its own writers, who are faster than the drain".into(),
                 });
             }
-            continue;
-        }
-        match fence.rehearse(drain.ready().await?).await {
-            // Somebody is in the way there: the fence itself will meet them.
-            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
-            other => other?,
-        }
-        // What came meanwhile; a drain that writers outran is tried anew.
-        drain.batch(None).await?;
-        if drain.is_longer(MOST_ROWS).await? {
             continue;
         }
         run.park().await;
@@ -125,6 +107,28 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError>
         blockers: guard::blockers(leg.from(pair), guard::Held::Lock(Lock::Fence(run.spec.tenant)))
             .await?,
     })
+}
+
+/// Drains, and warms what the fence needs. False where writers outran that: the
+/// fence would have much to read, and nobody may wait for it.
+async fn approach(drain: &mut Drain<'_>, fence: &Fence<'_>) -> Result<bool, MoveError> {
+    drain.until_short().await?;
+    if drain.is_longer(MOST_ROWS).await? {
+        drain.batch(None).await?;
+    }
+    drain.vacuum().await?;
+    // The rehearsal reads the log as the fence will.
+    if drain.is_longer(MOST_ROWS).await? {
+        return Ok(false);
+    }
+    match fence.rehearse(drain.ready().await?).await {
+        // Somebody is in the way there: the fence itself will meet them.
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
+        other => other?,
+    }
+    // What came meanwhile.
+    drain.batch(None).await?;
+    Ok(!drain.is_longer(MOST_ROWS).await?)
 }
 
 /// Refuses a cut-over before the copy was completed.

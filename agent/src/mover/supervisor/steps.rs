@@ -83,8 +83,10 @@ impl Supervisor {
                 let latest = self.inner.records.get(spec.move_id);
                 if latest.is_some_and(|record| record.step == step) {
                     self.show(&spec, step, &message);
-                    if step == Step::CleanUp && kind == Kind::Refused {
-                        self.not_cleaned_up(&spec, before);
+                    let beside =
+                        step == Step::CleanUp || (step == Step::Finish && spec.old_copy_gone);
+                    if beside && kind == Kind::Refused {
+                        self.as_before(&spec, before);
                     }
                 }
                 failed(kind, message)
@@ -208,9 +210,10 @@ impl Supervisor {
         })
     }
 
-    /// A clean-up that was refused did nothing, and reads no fence row of the
-    /// other side: what was on record before it must not be forgotten over it.
-    fn not_cleaned_up(&self, spec: &Spec, before: Option<Record>) {
+    /// A step beside one database that was refused did nothing, and reads no
+    /// fence row of the other side: what was on record before it must not be
+    /// forgotten over it, and what was not must not stand in a later move's way.
+    fn as_before(&self, spec: &Spec, before: Option<Record>) {
         let restored = match before {
             Some(record) => self.inner.records.put(record),
             None => {
@@ -219,7 +222,7 @@ impl Supervisor {
             }
         };
         if let Err(error) = restored {
-            tracing::warn!(%error, "the record of a refused clean-up stays");
+            tracing::warn!(%error, "the record of a refused step stays");
         }
     }
 
