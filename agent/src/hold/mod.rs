@@ -32,7 +32,7 @@
 //! **Invariant:** no request waits longer than a second ([`phase::PATIENCE`]).
 //! **Invariant:** the fence closes only after every request that was admitted
 //! before the park, and is younger than [`tenant::YOUNG`], has ended or had its
-//! time to. Whatever slips through meets the fence, which loses nothing.
+//! time to (less of it where its answer streams already). Whatever slips through meets the fence, which loses nothing.
 //! **Invariant:** where a restarted agent sends a moved tenant's requests is
 //! what the fence rows say; until they were read, requests wait.
 //!

@@ -185,6 +185,9 @@ impl Proxy {
             self.upgraded(client, server, websocket, tenant, busy);
             return answer.map(|_| Either::Right(Full::default()));
         }
+        if let Some(busy) = &busy {
+            busy.answering();
+        }
         answer.map(|body| Either::Left(Counted { body, _busy: busy }))
     }
 

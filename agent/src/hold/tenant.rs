@@ -18,6 +18,10 @@ use super::upstream::Upstream;
 /// not waited for. The fence refuses it, should it still write.
 pub const YOUNG: Duration = Duration::from_secs(2);
 
+/// A request whose answer has begun has done its work, nearly always: what
+/// still streams is a download. Those that wait are spared the rest of it.
+pub const ANSWERING: Duration = Duration::from_millis(50);
+
 /// One tenant; shared by its requests.
 pub struct Tenant {
     host: String,
@@ -30,8 +34,7 @@ struct Inner {
     phase: Phase,
     /// The new place; none where its node takes no requests.
     there: Option<Arc<Upstream>>,
-    /// When each request in flight was admitted.
-    busy: BTreeMap<u64, Instant>,
+    busy: BTreeMap<u64, InFlight>,
     /// The number of the next request.
     next: u64,
     /// Requests that were ever in flight together.
@@ -40,6 +43,14 @@ struct Inner {
     waited: u64,
     longest: Duration,
     upgraded: usize,
+}
+
+/// A request that was admitted and has not ended.
+#[derive(Clone, Copy)]
+struct InFlight {
+    admitted: Instant,
+    /// The head of its answer has come.
+    answering: bool,
 }
 
 /// How a tenant's requests are, for status and tests.
@@ -123,7 +134,7 @@ impl Tenant {
     fn count(self: &Arc<Self>, inner: &mut Inner, way: Way, now: Instant) -> Entered {
         let number = inner.next;
         inner.next += 1;
-        inner.busy.insert(number, now);
+        inner.busy.insert(number, InFlight { admitted: now, answering: false });
         inner.most = inner.most.max(inner.busy.len());
         let to = match (way, &inner.there) {
             (Way::Here, _) => To::Here,
@@ -142,23 +153,32 @@ impl Tenant {
         self.tell();
     }
 
-    /// Waits until no young request is in flight, at most `limit`. Answers how
-    /// many are.
+    /// Waits until no young request is in flight, at most `limit`, and for
+    /// those whose answer has begun at most [`ANSWERING`]. Answers how many of
+    /// the others are.
     pub async fn drained(&self, limit: Duration) -> usize {
-        let deadline = Instant::now() + limit;
-        let since = Instant::now().checked_sub(YOUNG);
-        let young = |inner: &Inner| {
-            inner.busy.values().filter(|at| since.is_none_or(|since| **at >= since)).count()
+        let began = Instant::now();
+        let (deadline, answered_by) = (began + limit, began + ANSWERING.min(limit));
+        let since = began.checked_sub(YOUNG);
+        // Young ones, and how many of them are not answered yet.
+        let count = |inner: &Inner| {
+            let young =
+                inner.busy.values().filter(|it| since.is_none_or(|since| it.admitted >= since));
+            let (all, open) =
+                young.fold((0, 0), |(all, open), it| (all + 1, open + usize::from(!it.answering)));
+            (all, open)
         };
         let mut changes = self.changes.subscribe();
         loop {
-            let left = young(&self.lock());
-            if left == 0 || Instant::now() >= deadline {
-                return left;
+            let (all, open) = count(&self.lock());
+            let now = Instant::now();
+            if all == 0 || now >= deadline || (open == 0 && now >= answered_by) {
+                return open;
             }
+            let due = if now < answered_by { answered_by } else { deadline };
             tokio::select! {
                 _ = changes.changed() => {}
-                () = tokio::time::sleep_until(deadline) => {}
+                () = tokio::time::sleep_until(due) => {}
             }
         }
     }
@@ -241,6 +261,16 @@ impl Tenant {
     }
 }
 
+impl Busy {
+    /// The head of its answer has come.
+    pub(super) fn answering(&self) {
+        if let Some(it) = self.tenant.lock().busy.get_mut(&self.number) {
+            it.answering = true;
+        }
+        self.tenant.tell();
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         self.tenant.lock().busy.remove(&self.number);
@@ -302,5 +332,24 @@ mod tests {
         let _upload = tenant.enter(Instant::now()).await;
         tenant.park();
         assert_eq!(tenant.drained(Duration::from_millis(50)).await, 1, "the upload alone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_has_begun_is_waited_for_a_moment() {
+        let tenant = tenant();
+        let download = tenant.enter(Instant::now()).await;
+        download.busy.answering();
+        tenant.park();
+        let began = Instant::now();
+        assert_eq!(tenant.drained(Duration::from_millis(400)).await, 0);
+        assert_eq!(began.elapsed(), ANSWERING);
+        // Beside one that has no answer yet it counts for nothing.
+        let upload = tenant.enter(Instant::now()).await;
+        tenant.park();
+        let began = Instant::now();
+        assert_eq!(tenant.drained(Duration::from_millis(400)).await, 1);
+        assert_eq!(began.elapsed(), Duration::from_millis(400));
+        drop((upload, download));
+        assert_eq!(tenant.drained(Duration::from_millis(400)).await, 0);
     }
 }

@@ -9,7 +9,7 @@ pub mod cold;
 mod log;
 
 pub use self::log::{Batch, Group, kept, longer, look_up, take_aside, take_off};
-use super::catalog::{Column, Table};
+use super::catalog::{Column, ForeignKey, Table};
 use super::leg::Leg;
 use super::membership::{self, of};
 use super::spec::Spec;
@@ -277,16 +277,17 @@ impl<'a> TableSql<'a> {
         (!checks.is_empty()).then(|| format!("{} LIMIT 5", checks.join(" UNION ")))
     }
 
-    /// All foreign keys of the tenant's rows that point to nothing.
+    /// The foreign keys, by their place, with rows of the tenant that point to
+    /// nothing. None where the table has no foreign key.
     pub fn all_dangling(&self) -> Option<String> {
         let checks: Vec<String> = self
             .table
             .foreign_keys
             .iter()
-            .map(|key| {
+            .enumerate()
+            .map(|(at, key)| {
                 format!(
-                    "(SELECT {} FROM {} AS x WHERE {} AND {} LIMIT 1)",
-                    sql::literal(&format!("{} to {}", key.name, key.parent)),
+                    "(SELECT {at}::int4 FROM {} AS x WHERE {} AND {} LIMIT 1)",
                     self.table.name,
                     self.of_tenant("x"),
                     points_to_nothing(key, "x"),
@@ -294,6 +295,50 @@ impl<'a> TableSql<'a> {
             })
             .collect();
         (!checks.is_empty()).then(|| checks.join(" UNION ALL "))
+    }
+
+    /// A page of the keys, each as one array of text, of the tenant's rows
+    /// whose foreign key points to nothing, but for those that `except` takes
+    /// away from `x`.
+    pub fn dangling_keys(
+        &self,
+        key: &ForeignKey,
+        except: &str,
+        (limit, offset): (usize, usize),
+    ) -> String {
+        let columns: Vec<String> =
+            self.table.key_columns().map(|column| format!("x.{}", column.name)).collect();
+        format!(
+            "SELECT {} FROM {} AS x WHERE {} AND {} {except} ORDER BY {} LIMIT {limit} OFFSET {offset}",
+            self.logged_key("x"),
+            self.table.name,
+            self.of_tenant("x"),
+            points_to_nothing(key, "x"),
+            columns.join(", ")
+        )
+    }
+
+    /// Of the given keys those whose row does not point, by the foreign key, to
+    /// a row of `parent` that moves; at most five. Arguments: the key arrays.
+    pub fn astray(
+        &self,
+        arg: &dyn Fn(usize) -> String,
+        key: &ForeignKey,
+        parent: &TableSql<'_>,
+    ) -> String {
+        let shown: Vec<String> = (1..=self.key_width()).map(|at| format!("k.k{at}")).collect();
+        let moves = if parent.carries_all { parent.of_tenant("p") } else { parent.in_scope("p") };
+        format!(
+            "SELECT concat_ws(',', {}) FROM {} WHERE NOT EXISTS (SELECT 1 FROM {} AS x, {} AS p \
+             WHERE {} AND {} AND {}) LIMIT 5",
+            shown.join(", "),
+            self.keys(arg, None),
+            self.table.name,
+            parent.table.name,
+            self.matches("x", |at| format!("k.k{}", at + 1)),
+            same(key, "x"),
+            moves
+        )
     }
 
     /// The arrays that a trigger appends: `ARRAY[NEW."id"::text, …]`.
@@ -307,19 +352,24 @@ impl<'a> TableSql<'a> {
     }
 }
 
-fn points_to_nothing(key: &super::catalog::ForeignKey, alias: &str) -> String {
+fn points_to_nothing(key: &ForeignKey, alias: &str) -> String {
     let set: Vec<String> =
         key.columns.iter().map(|column| format!("{alias}.{column} IS NOT NULL")).collect();
-    let same: Vec<String> = key
+    format!(
+        "{} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {})",
+        set.join(" AND "),
+        key.parent,
+        same(key, alias)
+    )
+}
+
+/// `p` is what the row points to.
+fn same(key: &ForeignKey, alias: &str) -> String {
+    let terms: Vec<String> = key
         .columns
         .iter()
         .zip(&key.parent_columns)
         .map(|(child, parent)| format!("p.{parent} = {alias}.{child}"))
         .collect();
-    format!(
-        "{} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {})",
-        set.join(" AND "),
-        key.parent,
-        same.join(" AND ")
-    )
+    terms.join(" AND ")
 }

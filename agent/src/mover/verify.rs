@@ -14,6 +14,8 @@
 //! seed; a table's is the sum of its rows' hashes as a number, and their count
 //! (an exclusive or over rows would let pairs cancel).
 
+mod dangling;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{SinkExt, StreamExt};
@@ -142,16 +144,7 @@ async fn compare(
             return Ok(Compared::Differs(Differs { number, starts }, mismatch));
         }
         compared += here.first().map_or(0, |bucket| bucket.1);
-        if let Some(check) = sql.all_dangling()
-            && let Some(row) = target.query(&check, &[]).await?.first()
-        {
-            let what: String = row.get(0);
-            return Err(MoveError::refused(format!(
-                "a row of {} on the {} points to a row that is not there: {what}",
-                table.name,
-                target.side()
-            )));
-        }
+        dangling::check((&source, &target), &sql, tables, (&run.spec, leg), &keys).await?;
     }
     run.fail.on("mid_verify", leg)?;
     for conn in [&source, &target] {

@@ -180,8 +180,8 @@ async fn main() -> anyhow::Result<()> {
     report.add("connections reopened at a reload of nginx", seen.reopened as f64, "", None, "less");
     report.add("WebSockets told to come again", seen.told as f64, "", None, "more");
     report.add("WebSockets cut", seen.cut as f64, "", None, "less");
-    for (at, error) in seen.errors.iter().take(10) {
-        println!("  error at {at:?}: {error}");
+    for error in seen.errors.iter().take(10) {
+        println!("  error at {:?} after {:?}: {}", error.at, error.took, error.what);
     }
     let found = stage.found(DEDICATED, &seen.written).await?;
     report.add(

@@ -37,12 +37,21 @@ pub struct Sample {
     pub took: Duration,
 }
 
+/// One request that came to nothing.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Since the clients' start.
+    pub at: Duration,
+    /// From its first byte to the error.
+    pub took: Duration,
+    pub what: String,
+}
+
 /// Everything that the clients saw.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub samples: Vec<Sample>,
-    /// Errors, with when they came.
-    pub errors: Vec<(Duration, String)>,
+    pub errors: Vec<Failure>,
     /// Points that were acknowledged.
     pub written: Vec<Uuid>,
     /// Idle connections that ended as a request came.
@@ -134,9 +143,9 @@ impl Shared {
         work(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn failed(&self, what: String) {
-        let at = self.began.elapsed();
-        self.with(|seen| seen.errors.push((at, what)));
+    fn failed(&self, started: Instant, what: String) {
+        let failure = Failure { at: self.began.elapsed(), took: started.elapsed(), what };
+        self.with(|seen| seen.errors.push(failure));
     }
 
     fn well(&self, kind: Kind, started: Instant, written: Option<Uuid>) {
@@ -181,15 +190,15 @@ impl Shared {
             match connection.exchange(&[&head, &body]).await {
                 Ok(answer) if !(200..300).contains(&answer.status) => {
                     let text = String::from_utf8_lossy(&answer.body);
-                    self.failed(format!("{kind:?}: {} {text}", answer.status));
+                    self.failed(started, format!("{kind:?}: {} {text}", answer.status));
                 }
                 Ok(answer)
                     if kind == Kind::Download && answer.body.len() != EXPORT.0 * EXPORT_PIECE =>
                 {
-                    self.failed(format!("{kind:?}: {} bytes", answer.body.len()));
+                    self.failed(started, format!("{kind:?}: {} bytes", answer.body.len()));
                 }
                 Ok(_) => self.well(kind, started, (kind == Kind::Upload).then_some(id)),
-                Err(error) => self.failed(format!("{kind:?}: {error}")),
+                Err(error) => self.failed(started, format!("{kind:?}: {error}")),
             }
             tokio::time::sleep(pause).await;
         }
@@ -201,10 +210,11 @@ impl Shared {
     async fn messages(&self, number: usize, pause: Duration, stop: &CancellationToken) {
         let mut id = Uuid::new_v4();
         while !stop.is_cancelled() {
+            let started = Instant::now();
             let mut stream = match self.socket(number).await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    self.failed(format!("a WebSocket: {error}"));
+                    self.failed(started, format!("a WebSocket: {error}"));
                     tokio::time::sleep(pause).await;
                     continue;
                 }
@@ -227,7 +237,10 @@ impl Shared {
                         break;
                     }
                     Ok(Some((_, text))) => {
-                        self.failed(format!("a message: {}", String::from_utf8_lossy(&text)));
+                        self.failed(
+                            started,
+                            format!("a message: {}", String::from_utf8_lossy(&text)),
+                        );
                         id = Uuid::new_v4();
                     }
                     Ok(None) | Err(_) => {

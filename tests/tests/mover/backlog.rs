@@ -106,6 +106,43 @@ async fn a_batch_in_bulk_may_come_twice() {
     }
 }
 
+/// A batch that was cut between a row and the row it points to: the comparison
+/// tells it from a row that points to what never comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_came_before_its_parent_is_no_error_and_a_neighbours_parent_is() {
+    let world = world(schema::WEBHOST, 200).await;
+    let (t, v) = (world.tenant, world.neighbour_vehicle);
+    let mut run = a_move(&world);
+    // One key at a time, and no time for a second one.
+    (run.tuning.drain_batch, run.tuning.drain_bulk) = (1, None);
+    run.tuning.drain_patience = Duration::ZERO;
+    steps(&run, &[Step::Guard, Step::Copy]).await;
+    let route = format!("(select id from routes where customer_id = '{t}' order by id limit 1)");
+    sql(
+        &world.source,
+        &format!(
+            "update routes set name = 'first' where id = {route}; \
+             update vehicles set odometer_m = odometer_m + 1 where customer_id = '{t}'; \
+             insert into vehicles (id, customer_id, name, plate, device_id) \
+               values ('00000000-0000-4000-8000-00000000000a', '{t}', 'late', 'LATE', 'late'); \
+             update routes set vehicle_id = '00000000-0000-4000-8000-00000000000a' where id = {route}"
+        ),
+    )
+    .await;
+    steps(&run, &[Step::Drain]).await;
+    let orphans = "select count(*) from routes r where not exists \
+                   (select 1 from vehicles v where v.id = r.vehicle_id)";
+    assert_eq!(number(&world.target, orphans).await, 1, "the scene");
+    steps(&run, &[Step::Verify]).await;
+    assert_eq!(number(&world.target, orphans).await, 1, "looked at while it was so");
+
+    sql(&world.source, &format!("update routes set vehicle_id = '{v}' where id = {route}")).await;
+    run.tuning = a_move(&world).tuning;
+    let said = run.step(Step::Verify).await.expect_err("found").to_string();
+    assert!(said.contains("routes") && said.contains("not there"), "{said}");
+    assert_eq!(states(&world).await.0, "active", "the source serves");
+}
+
 /// A target that keeps something else than it was given is found out before
 /// it commits, and the keys are named.
 #[tokio::test(flavor = "multi_thread")]

@@ -163,12 +163,12 @@ fn statement(world: &World, random: &mut StdRng) -> String {
         4 => format!("update route_points set route_id = {} where id = {}", routes(n), points(t)),
         5 => format!("update route_points set route_id = {} where id = {}", routes(t), points(n)),
         6 => format!(
-            "update routes set customer_id = '{n}', vehicle_id = {} where id = {}",
+            "update routes set customer_id = '{n}', vehicle_id = {}, geofence_id = null where id = {}",
             vehicle(n),
             routes(t)
         ),
         7 => format!(
-            "update routes set customer_id = '{t}', vehicle_id = {} where id = {}",
+            "update routes set customer_id = '{t}', vehicle_id = {}, geofence_id = null where id = {}",
             vehicle(t),
             routes(n)
         ),

@@ -32,6 +32,7 @@ pub use forward::forward;
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 use self::fence::{Closed, Fence};
@@ -49,10 +50,12 @@ const FENCE_LOCK_TIMEOUT: &str = "250ms";
 /// A frozen mover gives the tenant back after this.
 const FENCE_IDLE_TIMEOUT: &str = "3s";
 /// How long the first attempt may keep writers until the log is read and the
-/// target ready to serve them: less than requests are parked for. Each further
-/// one has half as much again, up to the most, which a mover at its fence is
-/// given anyway.
+/// target ready to serve them. Each further one has half as much again, up to
+/// the most, which a mover at its fence is given anyway.
 const READY_WITHIN: Duration = Duration::from_millis(700);
+/// What the first attempt and the park before it may take together: less than
+/// requests are parked for.
+const PARKED_WITHIN: Duration = Duration::from_millis(850);
 const READY_AT_MOST: Duration = Duration::from_millis(1_500);
 /// Between two attempts writers catch their breath.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -89,8 +92,13 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError>
             }
             continue;
         }
+        let parked = Instant::now();
         run.park().await;
-        match fence.close(drain.applier(), patience).await? {
+        let limit = match attempt {
+            1 => patience.min(PARKED_WITHIN.saturating_sub(parked.elapsed())),
+            _ => patience,
+        };
+        match fence.close(drain.applier(), limit).await? {
             Closed::Switched(result) => return Ok(result),
             Closed::Blocked => {
                 tracing::info!(attempt, "the fence could not be closed yet");
