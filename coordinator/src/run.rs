@@ -161,6 +161,7 @@ pub async fn run(
         reservation: seconds(config.signup.reservation_ttl_s),
         reserved_slugs: Arc::new(config.signup.reserved_slugs.iter().cloned().collect()),
         changed: crate::link::Signal::default(),
+        queue: crate::signup::Queue::default(),
     };
     let (ingest, writer) = Ingest::new(store.clone(), book.clone(), desk.changed.clone());
     let settings = LinkSettings {

@@ -60,6 +60,7 @@ impl World {
             reservation: SignedDuration::from_hours(24),
             reserved_slugs: Arc::new(BTreeSet::from(["admin".to_owned()])),
             changed: Signal::default(),
+            queue: crate::signup::Queue::default(),
         };
         let (ingest, writer) = Ingest::new(store.clone(), book.clone(), desk.changed.clone());
         let mut tasks = tokio::task::JoinSet::new();

@@ -102,7 +102,9 @@ impl From<StoreError> for ApiError {
         // What the database said is for the log; it may quote values.
         tracing::error!(%error, "the state database refused");
         match error {
-            StoreError::Pool(_) => Self::unavailable("the state database is not available"),
+            StoreError::Pool(_) | StoreError::NoConnection(_) => {
+                Self::unavailable("the state database is not available")
+            }
             _ => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",

@@ -130,5 +130,6 @@ pub(super) fn desk(config: &Config, store: &Store) -> Desk {
         ),
         reserved_slugs: Arc::new(config.signup.reserved_slugs.iter().cloned().collect()),
         changed: Signal::default(),
+        queue: crate::signup::Queue::default(),
     }
 }

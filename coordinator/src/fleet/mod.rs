@@ -57,6 +57,7 @@ pub mod relieve;
 pub mod room;
 pub mod rooms;
 pub mod seats;
+pub mod several;
 pub mod simulate;
 pub mod snapshot;
 pub mod verify;
@@ -68,6 +69,7 @@ pub use node::{Measured, NodeState, Standing};
 pub use place::{Demand, Home, NoRoom, Placed, Refusal, Refused, RunnerUp, place};
 pub use plan::{Plan, plan};
 pub use policy::Policy;
+pub use several::Several;
 pub use snapshot::{Rules, Snapshot, SnapshotError, Tenant};
 pub use verify::verify;
 

@@ -244,7 +244,7 @@ pub fn fullest(rooms: &Rooms, node: u32, figures: &Figures) -> (Dimension, Hundr
     (Dimension::ALL[d], Hundredths(filled))
 }
 
-fn refusals(fleet: &[NodeState], demand: &Demand, policy: &Policy) -> NoRoom {
+pub(super) fn refusals(fleet: &[NodeState], demand: &Demand, policy: &Policy) -> NoRoom {
     let mut all: Vec<Refused> = fleet
         .iter()
         .filter_map(|node| {

@@ -2,9 +2,10 @@
 //!
 //! Everything that a signup changes is one transaction: the tenant, the
 //! decision with its inputs, the reserved slot, the audit row, and the answer
-//! under its `Idempotency-Key`. A tenant for whom no node is free is written
-//! all the same, as `waiting`; [`waiting`] retries it whenever the fleet
-//! changes, and takes back reservations that nobody used.
+//! under its `Idempotency-Key`. Signups that come at once share a transaction
+//! ([`queue`]). A tenant for whom no node is free is written all the same, as
+//! `waiting`; [`waiting`] retries it whenever the fleet changes, and takes back
+//! reservations that nobody used.
 //!
 //! **Invariant:** a tenant that was answered for is never lost.
 //!
@@ -12,7 +13,9 @@
 //! often and however parallel it comes.
 
 pub mod import;
+pub mod queue;
 pub mod request;
+mod reserve;
 pub mod waiting;
 
 #[cfg(test)]
@@ -25,17 +28,19 @@ use tokio_postgres::Transaction;
 use uuid::Uuid;
 use webhost_proto::ids::{Epoch, TenantId};
 
+pub use queue::Queue;
+use queue::{Answer, Asked};
 pub use request::{Invalid, SignupRequest};
+use reserve::{Decided, Reserved};
 
 use crate::decide::plans::NodeKind;
 use crate::decide::{Decision, Mode, Profile, ProfileOverrides, Usage, recommend};
-use crate::fleet::{self, Demand, Policy};
 use crate::link::Signal;
 use crate::slots::Slots;
 use crate::store::audit::{self, Entry};
-use crate::store::decisions::{self, Outcome, Trigger};
+use crate::store::decisions::Trigger;
 use crate::store::idempotency::{self, Claim};
-use crate::store::placements::{self, NewPlacement, Placement, PlacementState};
+use crate::store::placements::{self, Placement, PlacementState};
 use crate::store::tenants::{self, NewTenant, Taken, Tenant, TenantState};
 use crate::store::{Store, StoreError, nodes};
 
@@ -101,9 +106,6 @@ pub struct Place {
     pub expires_at: Option<Timestamp>,
 }
 
-/// A slot with how it was chosen, or why there is none.
-type Reserved = Result<(Place, fleet::Placed), String>;
-
 /// The desk where tenants sign up. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk {
@@ -115,6 +117,8 @@ pub struct Desk {
     pub reserved_slugs: std::sync::Arc<std::collections::BTreeSet<String>>,
     /// Raised when a slot may have come free, or a tenant waits.
     pub changed: Signal,
+    /// Those who sign up at the moment.
+    pub queue: Queue,
 }
 
 impl Desk {
@@ -130,42 +134,81 @@ impl Desk {
         key: Option<&str>,
     ) -> Result<(u16, serde_json::Value), SignupError> {
         let stated = request.check(&self.reserved_slugs, &self.slots.catalog)?;
+        self.answer(Asked {
+            request: request.clone(),
+            stated,
+            actor: actor.to_owned(),
+            // Two bearers can't collide in each other's keys, nor read answers.
+            key: key.map(|key| format!("{actor}\n{key}")),
+        })
+        .await
+    }
+
+    /// Writes signups in one transaction; answers each, in their order. No two
+    /// have the same key.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is written then, of any of them.
+    async fn write(&self, batch: &[&Asked]) -> Result<Vec<Answer>, StoreError> {
         let mut client = self.store.client().await?;
-        let tx = (**client).transaction().await?;
-        // Two bearers can't collide in each other's keys, nor read answers.
-        let key = key.map(|key| format!("{actor}\n{key}"));
-        if let Some(key) = &key {
-            match idempotency::claim(&tx, key, &request.fingerprint()).await? {
+        let mut tx = (**client).transaction().await?;
+        let mut answers: Vec<Option<Answer>> = Vec::with_capacity(batch.len());
+        let (mut decided, mut whose) = (Vec::new(), Vec::new());
+        for (at, asked) in batch.iter().enumerate() {
+            let part = tx.transaction().await?;
+            let answer = match self.enter(&part, asked).await {
+                Ok(Entered::Decided(one)) => {
+                    part.commit().await?;
+                    decided.push(*one);
+                    whose.push(at);
+                    None
+                }
+                Ok(Entered::Answered(status, body)) => Some(Ok((status, body))),
+                Err(SignupError::Store(error)) => return Err(error),
+                Err(refused) => {
+                    part.rollback().await?;
+                    Some(Err(refused))
+                }
+            };
+            answers.push(answer);
+        }
+        let reserved = self.reserve(&tx, &decided, Timestamp::now()).await?;
+        for ((one, reserved), at) in decided.into_iter().zip(reserved).zip(whose) {
+            let decision_id = self.settle(&tx, &one, Trigger::Signup, &reserved).await?;
+            let answer = answer(&batch[at].request, one, decision_id, reserved);
+            let body = serde_json::to_value(&answer).map_err(|error| StoreError::Corrupt {
+                what: "answer",
+                detail: error.to_string(),
+            })?;
+            if let Some(key) = &batch[at].key {
+                idempotency::answer(&tx, key, 201, &body).await?;
+            }
+            tracing::info!(tenant = %answer.customer_id, slug = %answer.slug, state = %answer.state,
+                mode = %answer.decision.mode, plan = %answer.decision.plan, "a tenant signs up");
+            answers[at] = Some(Ok((201, body)));
+        }
+        tx.commit().await?;
+        answers.into_iter().map(|one| one.ok_or_else(unanswered)).collect()
+    }
+
+    /// Writes the tenant itself under its key, and decides about it.
+    async fn enter(&self, tx: &Transaction<'_>, asked: &Asked) -> Result<Entered, SignupError> {
+        let Asked { request, stated, actor, key } = asked;
+        if let Some(key) = key {
+            match idempotency::claim(tx, key, &request.fingerprint()).await? {
                 Claim::Fresh => {}
-                Claim::Answered { status, response } => return Ok((status, response)),
+                Claim::Answered { status, response } => {
+                    return Ok(Entered::Answered(status, response));
+                }
                 Claim::Other => return Err(SignupError::KeyReused),
             }
         }
-        let answer = self.write(&tx, request, &stated, actor).await?;
-        let body = serde_json::to_value(&answer)
-            .map_err(|error| StoreError::Corrupt { what: "answer", detail: error.to_string() })?;
-        if let Some(key) = &key {
-            idempotency::answer(&tx, key, 201, &body).await?;
-        }
-        tx.commit().await?;
-        tracing::info!(tenant = %answer.customer_id, slug = %answer.slug, state = %answer.state,
-            mode = %answer.decision.mode, plan = %answer.decision.plan, "tenant signed up");
-        Ok((201, body))
-    }
-
-    async fn write(
-        &self,
-        tx: &Transaction<'_>,
-        request: &SignupRequest,
-        stated: &ProfileOverrides,
-        actor: &str,
-    ) -> Result<SignupAnswer, SignupError> {
-        let id = request.customer_id.map_or_else(TenantId::generate, TenantId);
+        let tenant = request.customer_id.map_or_else(TenantId::generate, TenantId);
         let profile = Profile::build(&request.plan, stated, &Usage::default(), &self.slots.catalog)
             .map_err(Invalid::from)?;
         let decision = recommend(&profile, &self.slots.catalog);
         let new = NewTenant {
-            id,
+            id: tenant,
             slug: request.slug.clone(),
             name: request.name.trim().to_owned(),
             email: request.email.clone(),
@@ -176,17 +219,14 @@ impl Desk {
             state: TenantState::Waiting,
             state_reason: String::new(),
         };
+        let taken = |field, value| Err(SignupError::Taken { field, value });
         match tenants::insert(tx, &new).await? {
             Ok(()) => {}
-            Err(Taken::Slug) => {
-                return Err(SignupError::Taken { field: "slug", value: new.slug });
-            }
-            Err(Taken::Id) => {
-                return Err(SignupError::Taken { field: "customer_id", value: id.to_string() });
-            }
+            Err(Taken::Slug) => return taken("slug", new.slug),
+            Err(Taken::Id) => return taken("customer_id", tenant.to_string()),
         }
-        if !request.host.is_empty() && !tenants::set_host(tx, id, &request.host).await? {
-            return Err(SignupError::Taken { field: "host", value: request.host.clone() });
+        if !request.host.is_empty() && !tenants::set_host(tx, tenant, &request.host).await? {
+            return taken("host", request.host.clone());
         }
         audit::record(
             tx,
@@ -194,114 +234,48 @@ impl Desk {
                 actor,
                 action: "tenant.signed_up",
                 subject: "tenant",
-                subject_id: id.to_string(),
+                subject_id: tenant.to_string(),
                 detail: json!({ "slug": new.slug, "plan": new.plan }),
             },
         )
         .await?;
-        let reserved = self.reserve(tx, id, &profile, &decision, Timestamp::now()).await?;
-        let (decision_id, placement) =
-            self.settle(tx, id, &profile, &decision, Trigger::Signup, reserved).await?;
-        let tenant = tenants::get(tx, id).await?.ok_or_else(|| lost(id))?;
-        Ok(SignupAnswer {
-            customer_id: id,
-            slug: tenant.slug,
-            state: tenant.state,
-            state_reason: tenant.state_reason,
-            plan: tenant.plan,
-            decision_id,
-            decision,
-            placement,
-        })
+        let epoch = Epoch(1);
+        Ok(Entered::Decided(Box::new(Decided { tenant, epoch, profile, decision })))
     }
+}
 
-    /// Writes the decision with what came of it: a reserved slot, or the
-    /// reason why the tenant waits.
-    async fn settle(
-        &self,
-        tx: &Transaction<'_>,
-        tenant: TenantId,
-        profile: &Profile,
-        decision: &Decision,
-        trigger: Trigger,
-        reserved: Reserved,
-    ) -> Result<(Uuid, Option<Place>), StoreError> {
-        let (outcome, state, reason, choice) = match &reserved {
-            Ok((_, placed)) => {
-                (Outcome::Placed, TenantState::Provisioning, String::new(), json!(placed))
-            }
-            Err(reason) => (Outcome::Unplaced, TenantState::Waiting, reason.clone(), json!(reason)),
-        };
-        let inputs = json!({ "profile": profile, "usage": null, "placement": choice });
-        let decision_id =
-            decisions::insert(tx, tenant, trigger, &inputs, &json!(decision), outcome).await?;
-        tenants::set_state(tx, tenant, state, &reason).await?;
-        audit::record(
-            tx,
-            &Entry {
-                actor: "system",
-                action: if reserved.is_ok() { "slot.reserved" } else { "tenant.waiting" },
-                subject: "tenant",
-                subject_id: tenant.to_string(),
-                detail: json!({ "decision": decision_id, "placement": choice, "reason": reason }),
-            },
-        )
-        .await?;
-        Ok((decision_id, reserved.ok().map(|(place, _)| place)))
-    }
+/// What a signup came to before it has a place.
+enum Entered {
+    /// It is written.
+    Decided(Box<Decided>),
+    /// It was answered before: status and body.
+    Answered(u16, serde_json::Value),
+}
 
-    /// Takes a slot under the lock of the node rows.
-    async fn reserve(
-        &self,
-        tx: &Transaction<'_>,
-        tenant: TenantId,
-        profile: &Profile,
-        decision: &Decision,
-        now: Timestamp,
-    ) -> Result<Reserved, StoreError> {
-        let Some(target) = &decision.granted else {
-            return Ok(Err(format!(
-                "an administrator must look: {}",
-                decision.needs_admin.join("; ")
-            )));
-        };
-        if let Some(only) = self.mode.filter(|only| *only != target.mode) {
-            return Ok(Err(format!("{} is needed, and only {only} is offered here", target.mode)));
-        }
-        let catalog = &self.slots.catalog;
-        let Some(plan) = catalog.plan(target.plan.as_str()) else {
-            return Ok(Err(format!("plan {} is not in the catalogue", target.plan)));
-        };
-        let kind = kind_of(target.mode);
-        let snapshot = self.slots.snapshot(tx, kind, now).await?;
-        let demand = Demand::of(plan, profile, None, catalog);
-        let placed = match fleet::place(&snapshot, &demand, &Policy::of(catalog)) {
-            Ok(placed) => placed,
-            Err(no_room) => {
-                return Ok(Err(format!(
-                    "no {} node is free: {}",
-                    kind.as_str(),
-                    no_room.summary()
-                )));
-            }
-        };
-        let epoch = tenants::get(tx, tenant).await?.map_or(Epoch(1), |tenant| tenant.epoch);
-        let expires_at = Some(now.saturating_add(self.reservation).unwrap_or(Timestamp::MAX));
-        placements::insert(
-            tx,
-            &NewPlacement {
-                tenant_id: tenant,
-                node_id: placed.node,
-                mode: target.mode,
-                state: PlacementState::Reserved,
-                epoch,
-                expires_at,
-            },
-        )
-        .await?;
-        let place = home(tx, tenant).await?.ok_or_else(|| lost(tenant))?;
-        Ok(Ok((place, placed)))
+fn answer(
+    request: &SignupRequest,
+    one: Decided,
+    decision_id: Uuid,
+    reserved: Reserved,
+) -> SignupAnswer {
+    let (state, state_reason, placement) = match reserved {
+        Ok((place, _)) => (TenantState::Provisioning, String::new(), Some(place)),
+        Err(reason) => (TenantState::Waiting, reason, None),
+    };
+    SignupAnswer {
+        customer_id: one.tenant,
+        slug: request.slug.clone(),
+        state,
+        state_reason,
+        plan: request.plan.clone(),
+        decision_id,
+        decision: one.decision,
+        placement,
     }
+}
+
+fn unanswered() -> StoreError {
+    StoreError::Corrupt { what: "signup", detail: "a batch left one unanswered".into() }
 }
 
 /// The kind of node that houses tenants of `mode`.

@@ -9,15 +9,18 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use webhost_proto::ids::TenantId;
 
+use super::reserve::Decided;
 use super::{Desk, stated};
 use crate::decide::{Profile, Usage, recommend};
 use crate::store::audit::{self, Entry};
 use crate::store::decisions::Trigger;
-use crate::store::tenants::{self, TenantState};
+use crate::store::tenants::{self, Tenant, TenantState};
 use crate::store::{StoreError, idempotency, nodes, placements};
 
 /// The most tenants that one look tries.
 const MOST: i64 = 1000;
+/// So many of them in one transaction.
+const AT_ONCE: usize = 64;
 /// How long answers stay under their keys.
 const KEY_DAYS: i32 = 7;
 
@@ -56,17 +59,8 @@ impl Desk {
             tenants::waiting(&**client, MOST).await?
         };
         let mut placed = 0;
-        for tenant in waiting {
-            match self.retry(tenant).await {
-                Ok(true) => placed += 1,
-                Ok(false) => {}
-                // One tenant whose row can't be read must not keep the
-                // others waiting.
-                Err(StoreError::Corrupt { what, detail }) => {
-                    tracing::error!(%tenant, what, detail, "a waiting tenant can't be read");
-                }
-                Err(error) => return Err(error),
-            }
+        for batch in waiting.chunks(AT_ONCE) {
+            placed += self.retry(batch).await?;
         }
         Ok((expired, placed))
     }
@@ -94,36 +88,57 @@ impl Desk {
         Ok(expired.len())
     }
 
-    /// Tries one tenant; answers whether it got a slot. A failed try writes
-    /// nothing but a reason that changed, so that waiting leaves no heap of
-    /// decisions.
-    async fn retry(&self, tenant: TenantId) -> Result<bool, StoreError> {
+    /// Tries some tenants in one transaction, in their order; answers how many
+    /// got a slot. A failed try writes nothing but a reason that changed, so
+    /// that waiting leaves no heap of decisions.
+    async fn retry(&self, batch: &[TenantId]) -> Result<usize, StoreError> {
         let mut client = self.store.client().await?;
         let tx = (**client).transaction().await?;
-        let Some(row) = tenants::lock(&tx, tenant).await? else { return Ok(false) };
-        if row.state != TenantState::Waiting || placements::home(&tx, tenant).await?.is_some() {
-            return Ok(false);
-        }
-        let profile =
-            Profile::build(&row.plan, &stated(&row)?, &Usage::default(), &self.slots.catalog)
-                .map_err(|error| StoreError::Corrupt {
-                    what: "tenants.profile",
-                    detail: error.to_string(),
-                })?;
-        let decision = recommend(&profile, &self.slots.catalog);
-        match self.reserve(&tx, tenant, &profile, &decision, Timestamp::now()).await? {
-            Err(reason) => {
-                if reason != row.state_reason {
-                    tenants::set_state(&tx, tenant, TenantState::Waiting, &reason).await?;
-                    tx.commit().await?;
+        let (mut decided, mut reasons) = (Vec::new(), Vec::new());
+        for tenant in batch {
+            let Some(row) = tenants::lock(&tx, *tenant).await? else { continue };
+            if row.state != TenantState::Waiting || placements::home(&tx, *tenant).await?.is_some()
+            {
+                continue;
+            }
+            match self.decide(&row) {
+                Ok(one) => {
+                    decided.push(one);
+                    reasons.push(row.state_reason);
                 }
-                Ok(false)
-            }
-            reserved => {
-                self.settle(&tx, tenant, &profile, &decision, Trigger::Schedule, reserved).await?;
-                tx.commit().await?;
-                Ok(true)
+                // One tenant whose row can't be read must not keep the
+                // others waiting.
+                Err(error) => {
+                    tracing::error!(%tenant, %error, "a waiting tenant can't be read");
+                }
             }
         }
+        let reserved = self.reserve(&tx, &decided, Timestamp::now()).await?;
+        let mut placed = 0;
+        for ((one, reserved), before) in decided.iter().zip(&reserved).zip(&reasons) {
+            match reserved {
+                Err(reason) if reason == before => {}
+                Err(reason) => {
+                    tenants::set_state(&tx, one.tenant, TenantState::Waiting, reason).await?;
+                }
+                Ok(_) => {
+                    self.settle(&tx, one, Trigger::Schedule, reserved).await?;
+                    placed += 1;
+                }
+            }
+        }
+        tx.commit().await?;
+        Ok(placed)
+    }
+
+    /// What is best for a waiting tenant, by what it stated.
+    fn decide(&self, row: &Tenant) -> Result<Decided, StoreError> {
+        let catalog = &self.slots.catalog;
+        let profile =
+            Profile::build(&row.plan, &stated(row)?, &Usage::default(), catalog).map_err(
+                |error| StoreError::Corrupt { what: "tenants.profile", detail: error.to_string() },
+            )?;
+        let decision = recommend(&profile, catalog);
+        Ok(Decided { tenant: row.id, epoch: row.epoch, profile, decision })
     }
 }

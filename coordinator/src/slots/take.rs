@@ -2,36 +2,43 @@
 //! tenants. What one place costs against the database is then a fraction of a
 //! round trip.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use tokio_postgres::GenericClient;
-use webhost_proto::ids::{Epoch, NodeId, TenantId};
+use webhost_proto::ids::{Epoch, TenantId};
 
 use super::Slots;
-use crate::decide::{Mode, Region};
-use crate::fleet::Need;
-use crate::fleet::policy::Policy;
-use crate::fleet::rooms::{Ask, Rooms};
+use crate::decide::Mode;
+use crate::fleet::{Demand, Home, NoRoom, Placed, Policy, Several};
 use crate::store::StoreError;
 use crate::store::nodes::NodeKind;
 use crate::store::placements::{self, NewPlacement, PlacementState};
 
-/// A tenant without a home that wants a slot on a shared node.
+/// A tenant without a home that wants one.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// Which tenant.
     pub tenant: TenantId,
-    /// What it will take.
-    pub need: Need,
-    /// Where it would best stand.
-    pub near: Vec<Region>,
+    /// What it will take, and on what kind of node.
+    pub demand: Demand,
     /// The epoch of its place.
     pub epoch: Epoch,
 }
 
+impl Wanted {
+    fn kind(&self) -> NodeKind {
+        match self.demand.home {
+            Home::Shared { .. } => NodeKind::Shared,
+            Home::Dedicated { .. } => NodeKind::Dedicated,
+        }
+    }
+}
+
 impl Slots {
-    /// Reserves a slot for each, in their order, until `expires_at`; answers
-    /// their nodes, none for those that fit nowhere. When the transaction
-    /// commits, all of it holds.
+    /// Reserves a place for each, in their order, until `expires_at`; answers
+    /// where, or why nowhere, in the same order. When the transaction commits,
+    /// all of it holds.
     ///
     /// # Errors
     /// [`StoreError`], also where one of them has a home already.
@@ -39,27 +46,38 @@ impl Slots {
         &self,
         tx: &impl GenericClient,
         wanted: &[Wanted],
+        policy: &Policy,
         now: Timestamp,
         expires_at: Option<Timestamp>,
-    ) -> Result<Vec<Option<NodeId>>, StoreError> {
-        let fleet = self.snapshot(tx, NodeKind::Shared, now).await?;
-        let mut rooms = Rooms::new(&fleet, Policy::of(&self.catalog).place_limit);
+    ) -> Result<Vec<Result<Placed, NoRoom>>, StoreError> {
+        let mut fleets = HashMap::new();
+        // Always in this order, so that two batches don't wait for each other.
+        for kind in [NodeKind::Shared, NodeKind::Dedicated] {
+            if wanted.iter().any(|one| one.kind() == kind) {
+                let fleet = self.snapshot(tx, kind, now).await?;
+                fleets.insert(kind.as_str(), Several::new(fleet, *policy));
+            }
+        }
         let mut rows = Vec::with_capacity(wanted.len());
         let mut chosen = Vec::with_capacity(wanted.len());
         for one in wanted {
-            let near = rooms.regions(&one.near);
-            let node = rooms.choose(&Ask { near: &near, ..Ask::of(&one.need) });
-            chosen.push(node.map(|node| rooms.id(node)));
-            let Some(node) = node else { continue };
-            rooms.charge(node, &one.need);
-            rows.push(NewPlacement {
-                tenant_id: one.tenant,
-                node_id: rooms.id(node),
-                mode: Mode::MultiTenant,
-                state: PlacementState::Reserved,
-                epoch: one.epoch,
-                expires_at,
-            });
+            let kind = one.kind();
+            let Some(fleet) = fleets.get_mut(kind.as_str()) else { continue };
+            let placed = fleet.place(&one.demand);
+            if let Ok(placed) = &placed {
+                rows.push(NewPlacement {
+                    tenant_id: one.tenant,
+                    node_id: placed.node,
+                    mode: match kind {
+                        NodeKind::Shared => Mode::MultiTenant,
+                        NodeKind::Dedicated => Mode::SingleTenant,
+                    },
+                    state: PlacementState::Reserved,
+                    epoch: one.epoch,
+                    expires_at,
+                });
+            }
+            chosen.push(placed);
         }
         placements::insert_all(tx, &rows).await?;
         Ok(chosen)

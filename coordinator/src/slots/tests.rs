@@ -1,4 +1,5 @@
 use super::*;
+use crate::fleet::{Demand, Home, Policy};
 use crate::signup::SignupError;
 use crate::store::nodes::NodeKind;
 use crate::world::{World, catalog, small};
@@ -80,7 +81,7 @@ async fn a_thousand_signups_at_two_coordinators_overfill_nothing() {
                 match desk.sign_up(&request, "token test", Some(&key)).await {
                     Ok((_, answer)) => return answer,
                     // The queue is long: as any caller, it comes again.
-                    Err(SignupError::Store(StoreError::Pool(_))) => {}
+                    Err(SignupError::Store(StoreError::Pool(_) | StoreError::NoConnection(_))) => {}
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -197,8 +198,7 @@ async fn batches_at_once_take_each_slot_once() {
             .iter()
             .map(|tenant| take::Wanted {
                 tenant: *tenant,
-                need: average,
-                near: Vec::new(),
+                demand: Demand { need: average, home: Home::Shared { near: Vec::new() } },
                 epoch: webhost_proto::ids::Epoch(1),
             })
             .collect();
@@ -207,12 +207,19 @@ async fn batches_at_once_take_each_slot_once() {
             let mut client = store.client().await.expect("a client");
             let tx = (**client).transaction().await.expect("begins");
             let now = Timestamp::now();
-            let chosen = slots.take(&tx, &wanted, now, None).await.expect("takes");
+            let policy = Policy::of(&slots.catalog);
+            let chosen = slots.take(&tx, &wanted, &policy, now, None).await.expect("takes");
             tx.commit().await.expect("commits");
             chosen
         });
     }
-    let chosen = tasks.join_all().await.concat();
+    let chosen: Vec<Option<NodeId>> = tasks
+        .join_all()
+        .await
+        .into_iter()
+        .flatten()
+        .map(|placed| placed.ok().map(|placed| placed.node))
+        .collect();
     for node in nodes {
         assert_eq!(chosen.iter().filter(|chosen| **chosen == Some(node)).count(), 10);
         let on = format!("select count(*) from placements where node_id = '{node}'");

@@ -38,6 +38,10 @@ pub enum StoreError {
     /// No connection could be had from the pool.
     #[error("no connection to the state database: {0}")]
     Pool(#[from] deadpool_postgres::PoolError),
+    /// Nor for those that were to be written together with whom [`Self::Pool`]
+    /// was told; its words.
+    #[error("no connection to the state database: {0}")]
+    NoConnection(String),
     /// The database refused a statement.
     #[error("state database: {0}")]
     Database(#[from] tokio_postgres::Error),

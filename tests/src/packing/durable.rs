@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use webhost_coordinator::decide::Catalog;
 use webhost_coordinator::embedded::{Embedded, Options};
+use webhost_coordinator::fleet::{Demand, Home, Policy};
 use webhost_coordinator::slots::Slots;
 use webhost_coordinator::slots::take::Wanted;
 use webhost_coordinator::store::Store;
@@ -43,11 +44,15 @@ pub async fn all(figures: &mut Figures) -> anyhow::Result<()> {
     let wanted: Vec<Wanted> = (1..=TENANTS)
         .map(|n| Wanted {
             tenant: TenantId(Uuid::from_u128(u128::from(n))),
-            need: tenants.next(true).need(),
-            near: Vec::new(),
+            demand: Demand {
+                need: tenants.next(true).need(),
+                home: Home::Shared { near: Vec::new() },
+            },
             epoch: Epoch(1),
         })
         .collect();
+    // A signup names the next best too; here only the choice is measured.
+    let policy = Policy { runners_up: 0, ..Policy::of(&slots.catalog) };
     let goal = Some(20_000.0);
     for (batch, goal) in [(1, None), (100, None), (1000, None), (5000, goal)] {
         // A tenth of them one by one: that is slow enough.
@@ -57,9 +62,9 @@ pub async fn all(figures: &mut Figures) -> anyhow::Result<()> {
         for part in wanted.chunks(batch) {
             let mut client = store.client().await?;
             let tx = client.transaction().await?;
-            let chosen = slots.take(&*tx, part, Timestamp::now(), None).await?;
+            let chosen = slots.take(&*tx, part, &policy, Timestamp::now(), None).await?;
             tx.commit().await?;
-            ensure!(chosen.iter().all(Option::is_some), "a tenant found no place");
+            ensure!(chosen.iter().all(Result::is_ok), "a tenant found no place");
         }
         let rate = wanted.len() as f64 / started.elapsed().as_secs_f64();
         let name = format!("durable placements, batches of {batch}, {SERVERS} servers");
