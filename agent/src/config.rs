@@ -25,6 +25,7 @@ pub use load::{ConfigError, DEFAULT_PATH, Problem};
 pub use secret::SecretUrl;
 pub use sources::{AccessLog, Check, Health, Machine, Redis, Slices};
 
+use crate::link::spool::DEFAULT_BYTES;
 use crate::mover::catalog::{Mixed, Rules};
 use crate::mover::hypertable::Hypertables;
 
@@ -41,6 +42,10 @@ pub struct Config {
     /// How often sources are read, unless the coordinator says otherwise.
     #[serde(default = "default_interval_ms")]
     pub interval_ms: u32,
+    /// What reports that wait for the coordinator may take on the disk, in
+    /// MiB.
+    #[serde(default = "default_spool_mib")]
+    pub spool_mib: u32,
     /// May be missing in the file, when the environment has it.
     #[serde(default)]
     pub coordinator: Coordinator,
@@ -343,6 +348,9 @@ fn default_status_socket() -> PathBuf {
 }
 fn default_interval_ms() -> u32 {
     5_000
+}
+fn default_spool_mib() -> u32 {
+    u32::try_from(DEFAULT_BYTES / (1024 * 1024)).unwrap_or(u32::MAX)
 }
 fn default_survey_s() -> u32 {
     300

@@ -25,6 +25,9 @@ impl Config {
                 format!("{} is not between 100 and 300000 milliseconds", self.interval_ms),
             );
         }
+        if !(1..=65_536).contains(&self.spool_mib) {
+            wrong("spool_mib", format!("{} is not between 1 and 65536 MiB", self.spool_mib));
+        }
         if self.coordinator.address.is_empty() {
             wrong(
                 "coordinator.address",

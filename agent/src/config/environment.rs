@@ -78,6 +78,7 @@ impl Config {
         match key {
             "STATE_DIR" => self.state_dir = value.into(),
             "STATUS_SOCKET" => self.status_socket = value.into(),
+            "SPOOL_MIB" => self.spool_mib = parse(value, "MiB")?,
             "INTERVAL_MS" => self.interval_ms = parse(value, "milliseconds")?,
             "COORDINATOR_ADDRESS" => value.clone_into(&mut self.coordinator.address),
             "COORDINATOR_ENROLMENT_ADDRESS" => {

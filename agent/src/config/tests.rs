@@ -15,6 +15,7 @@ fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
 fn the_least_file_is_enough() {
     let config = load(LEAST, &[]).expect("loads");
     assert_eq!(config.interval_ms, 5_000);
+    assert_eq!(config.spool_mib, 64);
     assert!(config.postgres.is_none() && config.app.is_none());
 }
 
@@ -32,6 +33,7 @@ fn mistakes_are_named_with_file_line_and_key() {
         ("interval_ms = \"5 s\"", "/etc/agent.toml:1: interval_ms: invalid type"),
         ("[coordinator\n", "/etc/agent.toml:1: [coordinator: "),
         ("", "coordinator.address: is missing"),
+        ("spool_mib = 0\n[coordinator]\naddress='a:1'", "spool_mib: 0 is not between"),
         ("interval_ms = 5\n[coordinator]\naddress='a:1'", "interval_ms: 5 is not between"),
         ("[coordinator]\naddress='a'", "coordinator.address: \"a\" is not \"host:port\""),
         (

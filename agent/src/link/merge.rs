@@ -1,7 +1,8 @@
 //! Two reports in a row made one, for an agent that is away for long: the
-//! counters are added, of the gauges the later ones stand. Pure.
+//! counters are added, and of the gauges the larger ones stand, because what is
+//! kept of an hour that is over is its maximum. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use webhost_proto::ids::TenantId;
 use webhost_proto::wire::{HostSample, Metric};
@@ -30,32 +31,42 @@ pub fn is_counter(metric: Metric) -> bool {
 }
 
 /// `earlier` and `later` as one interval. For every tenant, metric, basis and
-/// bound the counters' total is what both had; gauges, sources and times are
-/// the later one's. The tenants are the later one's in their order, then
-/// those that only the earlier one knew.
+/// bound the counters' total is what both had. A tenant's gauge, measured and
+/// attributed together, is the larger of both (the later one of equals), so
+/// the maximum of any number of reports is the same in whatever order they are
+/// merged. Host gauges, sources and times are the later one's. The tenants are
+/// the later one's in their order, then those that only the earlier one knew.
 pub fn merge(earlier: &CollectedReport, later: &CollectedReport) -> CollectedReport {
     let mut tenants = later.tenants.clone();
     if earlier.tenants != later.tenants {
-        let known: std::collections::HashSet<TenantId> =
-            later.tenants.iter().map(|(id, _)| *id).collect();
+        let known: HashSet<TenantId> = later.tenants.iter().map(|(id, _)| *id).collect();
         tenants.extend(earlier.tenants.iter().filter(|(id, _)| !known.contains(id)).cloned());
     }
-    let at: BTreeMap<TenantId, usize> =
+    let at: HashMap<TenantId, usize> =
         tenants.iter().enumerate().map(|(at, (id, _))| (*id, at)).collect();
+    let sums = [gauge_sums(earlier), gauge_sums(later)];
     let mut columns: BTreeMap<(i32, i32, u64), CollectedColumn> = BTreeMap::new();
-    for (report, is_later) in [(earlier, false), (later, true)] {
+    for (report, own, other, is_later) in
+        [(earlier, &sums[0], &sums[1], false), (later, &sums[1], &sums[0], true)]
+    {
         for column in &report.columns {
             let counter = is_counter(column.metric);
-            if !counter && !is_later {
-                continue;
-            }
             let key = (column.metric as i32, column.basis as i32, column.bound);
-            let merged = columns.entry(key).or_insert_with(|| CollectedColumn {
-                values: vec![None; tenants.len()],
-                ..column.clone()
-            });
             for ((tenant, _), value) in report.tenants.iter().zip(&column.values) {
                 let Some(value) = value else { continue };
+                let gauge = (*tenant, column.metric as i32);
+                let stands = match (own.get(&gauge), other.get(&gauge)) {
+                    (Some(own), Some(other)) if is_later => own >= other,
+                    (Some(own), Some(other)) => own > other,
+                    _ => true,
+                };
+                if !(counter || stands) {
+                    continue;
+                }
+                let merged = columns.entry(key).or_insert_with(|| CollectedColumn {
+                    values: vec![None; tenants.len()],
+                    ..column.clone()
+                });
                 let Some(sum) = at.get(tenant).and_then(|at| merged.values.get_mut(*at)) else {
                     continue;
                 };
@@ -82,6 +93,20 @@ pub fn merge(earlier: &CollectedReport, later: &CollectedReport) -> CollectedRep
         columns: columns.into_values().collect(),
         sources: later.sources.clone(),
     }
+}
+
+/// Every gauge of every tenant, measured and attributed together.
+fn gauge_sums(report: &CollectedReport) -> HashMap<(TenantId, i32), u64> {
+    let mut sums: HashMap<(TenantId, i32), u64> = HashMap::new();
+    for column in report.columns.iter().filter(|column| !is_counter(column.metric)) {
+        for ((tenant, _), value) in report.tenants.iter().zip(&column.values) {
+            if let Some(value) = value {
+                let sum = sums.entry((*tenant, column.metric as i32)).or_default();
+                *sum = sum.saturating_add(*value);
+            }
+        }
+    }
+    sums
 }
 
 #[cfg(test)]

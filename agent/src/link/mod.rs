@@ -8,8 +8,8 @@
 //! answer that its certificate was refused, so the agent counts as connected
 //! when the Welcome is there and not before.
 //!
-//! **Invariant:** no counter is lost or counted twice, however often the
-//! connection breaks, while this process lives.
+//! **Invariant:** no counter that reached the spool is lost or counted twice,
+//! however often the connection breaks or this process ends.
 //!
 //! **Invariant:** reading never waits for writing: a session that can't send
 //! still takes what comes in, so two full directions can't block each other.
@@ -38,6 +38,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use webhost_proto::wire;
@@ -64,10 +65,10 @@ pub struct Options {
     pub address: String,
     /// Who this agent is.
     pub identity: StoredIdentity,
-    /// Where the report epoch is kept.
+    /// Where the report epoch and the spool are kept.
     pub state_dir: PathBuf,
-    /// How many reports to keep; see [`spool::DEFAULT_BOUND`].
-    pub spool_bound: usize,
+    /// What the spool may take there; see [`spool::DEFAULT_BYTES`].
+    pub spool_bytes: u64,
 }
 
 /// What the Hello says of this machine; asked for at every session.
@@ -119,6 +120,9 @@ pub struct Link {
     client: Arc<rustls::ClientConfig>,
     hello: HelloSource,
     spool: Spool,
+    /// A sync of the spool that runs beside all this, one at a time.
+    sync: Option<JoinHandle<std::io::Result<()>>>,
+    began: tokio::time::Instant,
     reports: mpsc::Receiver<CollectedReport>,
     tracker: Tracker,
     replies: mpsc::Receiver<wire::CommandReply>,
@@ -152,35 +156,54 @@ impl Link {
             last_error: None,
             sessions: 0,
             spooled: 0,
+            spool_bytes: 0,
+            spool_oldest_us: None,
+            spool_problem: None,
             last_ack_us: None,
         });
         let orders = watch::Sender::new(Orders::default());
         let handles = Handles { reports, status: status.subscribe(), orders: orders.subscribe() };
-        let spool = Spool::new(epoch, options.spool_bound);
+        let spool = Spool::open(&options.state_dir.join("spool"), options.spool_bytes, epoch);
         let link = Self {
             options,
             client,
             hello,
             spool,
+            sync: None,
+            began: tokio::time::Instant::now(),
             reports: incoming,
             tracker,
             replies,
             status,
             orders,
         };
+        link.show_spool();
         Ok((link, handles))
     }
 
     /// Keeps a session until `shutdown`. Never gives up: what is wrong is in
     /// the status and the log, and the operator's to mend.
     pub async fn run(mut self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.keep_sessions() => {}
+        }
+        // What was collected last goes to the disk with the rest.
+        while let Ok(report) = self.reports.try_recv() {
+            self.keep(report);
+        }
+        if let Some(sync) = self.sync.take() {
+            let done = finished(sync.await);
+            self.spool.synced(&done, self.now_ms());
+        }
+    }
+
+    async fn keep_sessions(&mut self) {
         let mut failures = 0_u32;
         loop {
             let began = tokio::time::Instant::now();
-            let ended = tokio::select! {
-                () = shutdown.cancelled() => return,
-                ended = self.session() => ended,
-            };
+            let ended = self.session().await;
+            self.spool.rest();
             let chance = rand::rng().random_range(0..=1000);
             failures = if began.elapsed() >= SETTLED { 1 } else { failures.saturating_add(1) };
             let (why, pause) = match ended {
@@ -191,10 +214,7 @@ impl Link {
             };
             warn!(why, retry_in_ms = pause.as_millis(), "no session with the coordinator");
             self.set_state(LinkState::Waiting, Some(why));
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = self.take_reports_while(tokio::time::sleep(pause)) => {}
-            }
+            self.take_reports_while(tokio::time::sleep(pause)).await;
         }
     }
 
@@ -203,17 +223,47 @@ impl Link {
     async fn take_reports_while<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
+            self.begin_sync();
             tokio::select! {
                 done = &mut work => return done,
                 Some(report) = self.reports.recv() => self.keep(report),
+                done = synced(&mut self.sync) => self.end_sync(&done),
             }
         }
     }
 
     fn keep(&mut self, report: CollectedReport) {
-        self.spool.push(report);
-        let spooled = self.spool.len();
-        self.status.send_modify(|status| status.spooled = spooled);
+        self.spool.push(report, self.now_ms());
+        self.show_spool();
+    }
+
+    /// Milliseconds since this link was made.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn show_spool(&self) {
+        let spool = &self.spool;
+        self.status.send_modify(|status| {
+            status.spooled = spool.len();
+            status.spool_bytes = spool.bytes();
+            status.spool_oldest_us = spool.oldest_us();
+            status.spool_problem = spool.problem();
+        });
+    }
+
+    /// The disk is waited for where nobody else waits.
+    fn begin_sync(&mut self) {
+        if self.sync.is_none()
+            && let Some(job) = self.spool.sync(self.now_ms())
+        {
+            self.sync = Some(tokio::task::spawn_blocking(move || job.run()));
+        }
+    }
+
+    fn end_sync(&mut self, done: &std::io::Result<()>) {
+        self.spool.synced(done, self.now_ms());
+        self.show_spool();
     }
 
     fn set_state(&self, state: LinkState, error: Option<String>) {
@@ -261,6 +311,19 @@ impl Link {
             .collect();
         self.orders.send_modify(|orders| orders.expected = expected);
     }
+}
+
+/// Waits for the running sync, for ever where there is none. Nothing is lost
+/// when it is dropped.
+async fn synced(sync: &mut Option<JoinHandle<std::io::Result<()>>>) -> std::io::Result<()> {
+    let Some(running) = sync else { return std::future::pending().await };
+    let done = finished(running.await);
+    *sync = None;
+    done
+}
+
+fn finished(done: Result<std::io::Result<()>, tokio::task::JoinError>) -> std::io::Result<()> {
+    done.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 fn now_us() -> i64 {

@@ -11,10 +11,13 @@ use webhost_proto::wire::{
 };
 use webhost_proto::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, tls};
 
-use super::{HelloFacts, Link, LinkState, channel, now_us};
+use super::{HelloFacts, Link, LinkState, channel, now_us, synced};
 
 /// From the Hello to the Welcome.
 const WELCOME_WITHIN: Duration = Duration::from_secs(15);
+
+/// How often a session looks whether more of the backlog is due.
+const BACKLOG_TICK: Duration = Duration::from_millis(250);
 
 /// Messages between the session and the connection.
 const OUTGOING: usize = 4;
@@ -40,12 +43,13 @@ impl Link {
         let dialled = dial(self.options.address.clone(), self.client.clone(), hello);
         let (out, mut inbound, welcome) = self.take_reports_while(dialled).await?;
         self.connected(&welcome);
-        self.spool.rewind(welcome.takes_short_reports);
+        self.spool.rewind(welcome.report_window as usize, welcome.takes_short_reports);
         self.spool.set_max_tenants((welcome.max_tenants as usize).max(1));
-        let window = welcome.report_window as usize;
         let mut reply: Option<CommandReply> = None;
         loop {
-            let something = reply.is_some() || self.spool.ready(window);
+            let now_ms = self.now_ms();
+            let something = self.spool.ready(now_ms) || reply.is_some();
+            self.begin_sync();
             tokio::select! {
                 message = inbound.message() => {
                     let message = message.map_err(|status| broken(&status))?;
@@ -57,6 +61,9 @@ impl Link {
                     }
                 }
                 Some(report) = self.reports.recv() => self.keep(report),
+                done = synced(&mut self.sync) => self.end_sync(&done),
+                // A burst of the backlog becomes due by the time alone.
+                () = tokio::time::sleep(BACKLOG_TICK), if self.spool.waits() => {}
                 Some(next) = self.replies.recv(), if reply.is_none() => reply = Some(next),
                 room = out.reserve(), if something => {
                     let Ok(room) = room else {
@@ -65,7 +72,7 @@ impl Link {
                     // Replies first: somebody waits for them.
                     let kind = match reply.take() {
                         Some(reply) => Some(agent_message::Kind::Reply(reply)),
-                        None => self.spool.next(window).map(agent_message::Kind::Report),
+                        None => self.spool.next(now_ms).map(agent_message::Kind::Report),
                     };
                     if kind.is_some() {
                         room.send(AgentMessage { kind });
@@ -78,12 +85,9 @@ impl Link {
     fn take(&mut self, message: CoordinatorMessage) -> Option<Ended> {
         match message.kind {
             Some(coordinator_message::Kind::ReportAck(ack)) => {
-                self.spool.acknowledge(&ack);
-                let spooled = self.spool.len();
-                self.status.send_modify(|status| {
-                    status.spooled = spooled;
-                    status.last_ack_us = Some(now_us());
-                });
+                self.spool.acknowledge(&ack, self.now_ms());
+                self.status.send_modify(|status| status.last_ack_us = Some(now_us()));
+                self.show_spool();
             }
             Some(coordinator_message::Kind::Command(command)) => self.tracker.receive(command),
             Some(coordinator_message::Kind::Tenants(tenants)) => self.expect(Some(&tenants)),

@@ -36,6 +36,12 @@ pub struct LinkStatus {
     pub sessions: u64,
     /// Reports that wait for their acknowledgement.
     pub spooled: usize,
+    /// What the spool takes on the disk.
+    pub spool_bytes: u64,
+    /// When the oldest of them was made.
+    pub spool_oldest_us: Option<i64>,
+    /// Why reports can't be written to the disk, or how many were lost.
+    pub spool_problem: Option<String>,
     /// When the last one was acknowledged.
     pub last_ack_us: Option<i64>,
 }

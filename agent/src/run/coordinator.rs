@@ -17,7 +17,6 @@ use crate::command::{CommandName, Journal, Registry, Tracker};
 use crate::config::Config;
 use crate::identity::StoredIdentity;
 use crate::link::report::CollectedReport;
-use crate::link::spool::DEFAULT_BOUND;
 use crate::link::{HelloFacts, Link, LinkState, LinkStatus, Options, Orders};
 use crate::mover::supervisor::Supervisor;
 use crate::status::board::Board;
@@ -58,7 +57,7 @@ impl Coordinator {
             address: config.coordinator.address.clone(),
             identity,
             state_dir: config.state_dir.clone(),
-            spool_bound: DEFAULT_BOUND,
+            spool_bytes: u64::from(config.spool_mib) * 1024 * 1024,
         };
         let (link, handles) = Link::new(options, hello, commands.clone(), replies)?;
         tasks.spawn(link.run(stop.clone()));
@@ -139,6 +138,9 @@ fn show_link(document: &mut Document, status: &LinkStatus) {
             .map_or_else(|_| String::new(), |at| at.to_string()),
     });
     document.spool.reports = u64::try_from(status.spooled).unwrap_or(u64::MAX);
+    document.spool.bytes = status.spool_bytes;
+    document.spool.oldest_at = status.spool_oldest_us.and_then(time);
+    document.spool.problem.clone_from(&status.spool_problem);
     document.spool.last_acknowledged_at = status.last_ack_us.and_then(time);
 }
 

@@ -174,6 +174,9 @@ fn problems(inner: &Inner, document: &Document) -> Vec<String> {
     for source in document.sources.iter().filter(|source| source.state == "degraded") {
         problems.push(format!("source {}: {}", source.name, source.message));
     }
+    if let Some(problem) = &document.spool.problem {
+        problems.push(format!("spool: {problem}"));
+    }
     let late = std::time::Duration::from_millis(document.interval_ms.into()) * LATE_ROUNDS
         + std::time::Duration::from_secs(2);
     let since = inner.last_round.unwrap_or(inner.started).elapsed();

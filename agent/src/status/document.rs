@@ -210,6 +210,15 @@ pub struct Trend {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spool {
     pub reports: u64,
+    /// What they take on the disk.
+    #[serde(default)]
+    pub bytes: u64,
+    /// When the oldest of them was made; absent when none waits.
+    #[serde(default)]
+    pub oldest_at: Option<String>,
+    /// Why they can't be written to the disk, or how many were lost.
+    #[serde(default)]
+    pub problem: Option<String>,
     pub last_acknowledged_at: Option<String>,
 }
 

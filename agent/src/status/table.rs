@@ -163,8 +163,13 @@ fn head(text: &mut String, document: &Document) -> std::fmt::Result {
     }
     writeln!(
         text,
-        "spool        {} reports{}",
+        "spool        {} reports, {} on disk{}{}",
         document.spool.reports,
+        bytes(document.spool.bytes),
+        match &document.spool.oldest_at {
+            Some(at) => format!(", the oldest of {at}"),
+            None => String::new(),
+        },
         match &document.spool.last_acknowledged_at {
             Some(at) => format!(", last acknowledged {at}"),
             None => String::new(),

@@ -55,6 +55,33 @@ async fn what_is_reported_while_the_coordinator_is_away_arrives_once() {
 }
 
 #[tokio::test]
+async fn what_an_agent_leaves_behind_its_next_run_sends_once() {
+    let mut world = World::start().await;
+    let machine = world.machine("fsn-1").await;
+    let mut agent = machine.agent(&world.link, Registry::default());
+    agent.connected().await;
+    agent.report(1).await;
+    world.hears(|heard| heard.calls.get(&machine.node()) == Some(&1)).await;
+    world.stop().await;
+    agent.is(|status| status.state != LinkState::Connected).await;
+    for calls in [10, 100] {
+        agent.report(calls).await;
+    }
+    agent.is(|status| status.spooled >= 2).await;
+    agent.stop().await;
+
+    let mut agent = machine.agent(&world.link, Registry::default());
+    agent.report(1_000).await;
+    let status = agent.is(|status| status.spooled >= 3).await;
+    assert!(status.spool_bytes > 0 && status.spool_oldest_us.is_some());
+    assert_eq!(status.spool_problem, None);
+    world.serve().await;
+    world.hears(|heard| heard.calls.get(&machine.node()) == Some(&1_111)).await;
+    agent.is(|status| status.spooled == 0).await;
+    assert_eq!(world.heard.borrow().calls[&machine.node()], 1_111);
+}
+
+#[tokio::test]
 async fn a_revoked_node_is_cut_off_and_stays_out() {
     let world = World::start().await;
     let (bad, good) = (world.machine("fsn-1").await, world.machine("fsn-2").await);

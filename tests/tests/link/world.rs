@@ -206,7 +206,7 @@ impl Machine {
             address: address.into(),
             identity: self.identity.clone(),
             state_dir: self.dir.path().into(),
-            spool_bound: 720,
+            spool_bytes: 1 << 20,
         };
         let facts = Arc::new(|| HelloFacts { boot_id: "boot".into(), ..HelloFacts::default() });
         let (link, handles) =

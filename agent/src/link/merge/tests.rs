@@ -23,17 +23,24 @@ fn totals(reports: &[&CollectedReport]) -> BTreeMap<Key, u64> {
     totals
 }
 
-fn gauges(report: &CollectedReport) -> BTreeMap<Key, u64> {
-    let mut gauges = BTreeMap::new();
-    for column in report.columns.iter().filter(|column| !is_counter(column.metric)) {
-        for ((tenant, _), value) in report.tenants.iter().zip(&column.values) {
-            if let Some(value) = value {
-                let key = (*tenant, column.metric as i32, column.basis as i32, column.bound);
-                gauges.insert(key, *value);
+/// The largest of each tenant's gauges, measured and attributed together.
+fn gauges(reports: &[&CollectedReport]) -> BTreeMap<(TenantId, i32), u64> {
+    let mut largest = BTreeMap::new();
+    for report in reports {
+        let mut sums: BTreeMap<(TenantId, i32), u64> = BTreeMap::new();
+        for column in report.columns.iter().filter(|column| !is_counter(column.metric)) {
+            for ((tenant, _), value) in report.tenants.iter().zip(&column.values) {
+                if let Some(value) = value {
+                    *sums.entry((*tenant, column.metric as i32)).or_insert(0) += value;
+                }
             }
         }
+        for (key, sum) in sums {
+            let largest = largest.entry(key).or_insert(0);
+            *largest = sum.max(*largest);
+        }
     }
-    gauges
+    largest
 }
 
 /// Any report of up to five of eight tenants.
@@ -47,9 +54,10 @@ pub(crate) fn any_report() -> impl Strategy<Value = CollectedReport> {
             (Metric::RequestDurationBucket, Basis::Measured, 50_000),
             (Metric::RequestDurationBucket, Basis::Measured, u64::MAX),
             (Metric::MemoryBytes, Basis::Measured, 0),
+            (Metric::MemoryBytes, Basis::Attributed, 0),
             (Metric::Vehicles, Basis::Measured, 0),
         ],
-        0..=7,
+        0..=8,
     );
     (tenants, metrics).prop_flat_map(|(tenants, metrics)| {
         let count = tenants.len();
@@ -83,13 +91,13 @@ pub(crate) fn any_report() -> impl Strategy<Value = CollectedReport> {
 
 proptest! {
     #[test]
-    fn counters_keep_their_totals_and_gauges_are_the_later_ones(
+    fn counters_keep_their_totals_and_gauges_their_maxima(
         earlier in any_report(),
         later in any_report(),
     ) {
         let merged = merge(&earlier, &later);
         prop_assert_eq!(totals(&[&merged]), totals(&[&earlier, &later]));
-        prop_assert_eq!(gauges(&merged), gauges(&later));
+        prop_assert_eq!(gauges(&[&merged]), gauges(&[&earlier, &later]));
         prop_assert_eq!(merged.interval_ms, earlier.interval_ms + later.interval_ms);
         prop_assert_eq!(
             merged.host.cpu_busy_us,
@@ -99,7 +107,7 @@ proptest! {
         for column in &merged.columns {
             prop_assert_eq!(column.values.len(), merged.tenants.len());
         }
-        let distinct: std::collections::HashSet<_> =
+        let distinct: HashSet<_> =
             merged.tenants.iter().map(|(id, _)| id).collect();
         prop_assert_eq!(distinct.len(), merged.tenants.len());
         if earlier.tenants == later.tenants {
@@ -108,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_merging_changes_no_total(
+    fn the_order_of_merging_changes_no_total_and_no_maximum(
         one in any_report(),
         two in any_report(),
         three in any_report(),
@@ -116,6 +124,7 @@ proptest! {
         let left = merge(&merge(&one, &two), &three);
         let right = merge(&one, &merge(&two, &three));
         prop_assert_eq!(totals(&[&left]), totals(&[&right]));
-        prop_assert_eq!(gauges(&left), gauges(&right));
+        prop_assert_eq!(gauges(&[&left]), gauges(&[&one, &two, &three]));
+        prop_assert_eq!(gauges(&[&left]), gauges(&[&right]));
     }
 }
