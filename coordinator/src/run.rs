@@ -33,6 +33,7 @@ use crate::signup::Desk;
 use crate::slots::Slots;
 use crate::store::{Store, StoreError};
 use crate::usage::ingest::Ingest;
+use crate::usage::record::Recorder;
 use crate::usage::{Book, rollup};
 
 /// How long the parts may take to end.
@@ -145,6 +146,9 @@ pub async fn run(
     let rows = rollup::reload(&store, &book, Timestamp::now()).await?;
     tracing::info!(rows, "usage reloaded");
 
+    let retention = config.usage.retention();
+    let recorder = Recorder::new(store.clone(), book.clone(), retention);
+
     let signals = Signals::default();
     let catalog = Arc::new(config.catalog.clone());
     let seconds = |value: u64| SignedDuration::from_secs(i64::try_from(value).unwrap_or(i64::MAX));
@@ -192,6 +196,7 @@ pub async fn run(
         signals: signals.clone(),
         authority,
         directory,
+        retention,
     };
     let bounds = Bounds {
         body_bytes: config.api.body_limit_bytes,
@@ -247,6 +252,11 @@ pub async fn run(
         ("routing", Ok(()))
     });
     tasks.spawn(pump(heard, progress, stop.clone()));
+    let token = stop.clone();
+    tasks.spawn(async move {
+        recorder.run(token).await;
+        ("recorder of usage", Ok(()))
+    });
     let token = stop.clone();
     tasks.spawn(async move {
         rollup::keep(store, book, token).await;

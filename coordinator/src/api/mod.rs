@@ -13,12 +13,14 @@ pub mod error;
 pub mod extract;
 pub mod serve;
 
+pub mod charts;
 pub mod deployment;
 pub mod fleet;
 pub mod import;
 pub mod moves;
 pub mod places;
 pub mod records;
+pub mod rules;
 pub mod tenants;
 
 #[cfg(test)]
@@ -49,6 +51,7 @@ use crate::routing::Directory;
 use crate::signup::Desk;
 use crate::store::Store;
 use crate::usage::Book;
+use crate::usage::record::Retention;
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -60,6 +63,8 @@ pub struct ApiState {
     pub signals: Signals,
     pub authority: Arc<Authority>,
     pub directory: Directory,
+    /// How long usage is remembered.
+    pub retention: Retention,
 }
 
 /// What one request may cost.
@@ -86,6 +91,8 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
             OpenApiRouter::new()
                 .routes(routes!(tenants::list))
                 .routes(routes!(tenants::usage))
+                .routes(routes!(charts::chart))
+                .routes(routes!(rules::get))
                 .routes(routes!(tenants::placements))
                 .routes(routes!(fleet::nodes))
                 .routes(routes!(fleet::node))
@@ -95,12 +102,15 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
                 .routes(routes!(records::placements))
                 .routes(routes!(records::decisions))
                 .routes(routes!(records::audit))
+                .routes(routes!(records::limits))
+                .routes(routes!(records::accuracy))
                 .routes(routes!(deployment::status)),
         ),
         (
             ADMIN,
             OpenApiRouter::new()
                 .routes(routes!(tenants::change))
+                .routes(routes!(rules::set))
                 .routes(routes!(fleet::drain))
                 .routes(routes!(import::import))
                 .routes(routes!(fleet::invite))

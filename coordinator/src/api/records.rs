@@ -2,13 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
+use jiff::Timestamp;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::ApiState;
 use super::error::ApiError;
 use super::extract::{self, Page, Query};
-use crate::store::{audit as trail, decisions as decided, placements as places};
+use crate::decide::accuracy::Accuracy;
+use crate::evaluate::accuracy as outcomes;
+use crate::store::{audit as trail, decisions as decided, limits as near, placements as places};
 
 /// Which placements to list.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -103,4 +106,38 @@ pub async fn audit(
     )
     .await?;
     Ok(Json(rows))
+}
+
+/// The limits of plans that tenants are near or have crossed, the worst first;
+/// at most 1000.
+#[utoipa::path(get, path = "/api/limits", tag = "records",
+    responses((status = 200, body = Vec<near::Recorded>)))]
+pub async fn limits(State(state): State<ApiState>) -> Result<Json<Vec<near::Recorded>>, ApiError> {
+    let client = state.store.client().await?;
+    Ok(Json(near::list(&**client, None).await?))
+}
+
+/// Of which time.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Span {
+    /// 1 to 730 days before now; 90 when absent.
+    pub days: Option<u32>,
+}
+
+/// How decisions turned out: did tenants stay, did their performance issues end,
+/// how often did we change our mind.
+#[utoipa::path(get, path = "/api/decisions/accuracy", tag = "records", params(Span),
+    responses((status = 200, body = Accuracy), (status = 422, body = super::error::ErrorBody)))]
+pub async fn accuracy(
+    State(state): State<ApiState>,
+    Query(span): Query<Span>,
+) -> Result<Json<Accuracy>, ApiError> {
+    let days = span.days.unwrap_or(90);
+    if !(1..=730).contains(&days) {
+        return Err(ApiError::invalid("days", format!("{days} is not 1 to 730")));
+    }
+    let client = state.store.client().await?;
+    let thresholds = &state.catalog.thresholds;
+    Ok(Json(outcomes::of_days(&**client, thresholds, days, Timestamp::now()).await?))
 }

@@ -39,6 +39,7 @@ impl Site {
             signals: Signals::default(),
             authority: Arc::new(authority),
             directory: Directory::new(Duration::from_secs(5)),
+            retention: crate::config::Usage::default().retention(),
         };
         let bounds = Bounds { body_bytes: 4096, time: Duration::from_secs(60) };
         let (app, description) = router(&state, bounds);

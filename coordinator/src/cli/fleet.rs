@@ -84,6 +84,7 @@ pub(super) async fn tenant(
             let headings = ["SLUG", "PLAN", "STATE", "EPOCH", "ID", "REASON"];
             output::table(&headings, rows.collect())
         }
+        TenantCommand::Rules(given) => super::rules::run(config, &state.store, given).await,
         TenantCommand::Import { node, apply, default_plan, format } => {
             if let Some(plan) = &default_plan {
                 request::plan(plan, &config.catalog)?;

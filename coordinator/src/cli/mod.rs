@@ -11,6 +11,7 @@ mod moves;
 mod open;
 mod output;
 mod plans;
+mod rules;
 mod serve;
 mod show;
 mod tokens;
@@ -79,6 +80,15 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// How decisions turned out: did tenants stay, did their performance
+    /// issues end, how often did we change our mind.
+    Accuracy {
+        /// Of so many days before now.
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=730))]
+        days: u32,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Simulate how a fleet grows under this configuration. Needs no database.
     Simulate(plans::Simulate),
 }
@@ -127,6 +137,9 @@ enum NodeCommand {
 enum TenantCommand {
     /// List the tenants.
     List(Format),
+    /// Show or set where a tenant may and may not live. Plans and new places
+    /// keep to it; it moves nobody by itself.
+    Rules(rules::Given),
     /// Adopt the tenants that a node's database carries already; a dry run
     /// unless --apply is given. The service must run.
     Import {
@@ -215,6 +228,9 @@ impl Cli {
             Command::Plan { carry } => plans::plan_all(&config, &state.store, carry).await,
             Command::Drain { node, carry } => {
                 plans::drain_one(&config, &state.store, &node, carry).await
+            }
+            Command::Accuracy { days, format } => {
+                plans::accuracy(&config, &state.store, days, format).await
             }
             Command::Explain { tenant, format } => {
                 plans::explain_one(&config, &state.store, &tenant, format).await

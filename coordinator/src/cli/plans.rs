@@ -14,7 +14,7 @@ use super::fleet::{MOST, OPERATOR, desk};
 use super::{CliError, Format, output};
 use crate::config::Config;
 use crate::decide::Mode;
-use crate::evaluate::{Wanted, force};
+use crate::evaluate::{Wanted, accuracy as outcomes, force};
 use crate::fleet::growth::{Growth, Week, chart, grow};
 use crate::fleet::plan::{Overload, Why, drain};
 use crate::fleet::policy::AtOnce;
@@ -321,6 +321,36 @@ fn said(survey: &Survey, refusal: &Refusal) -> String {
         Refusal::JustLeft => "the tenant left it within the week".to_owned(),
         other => other.kind().to_owned(),
     }
+}
+
+pub(super) async fn accuracy(
+    config: &Config,
+    store: &Store,
+    days: u32,
+    format: Format,
+) -> Result<(), CliError> {
+    let client = store.client().await?;
+    let thresholds = &config.catalog.thresholds;
+    let found = outcomes::of_days(&**client, thresholds, days, Timestamp::now()).await?;
+    if format.json {
+        return output::json(&found);
+    }
+    let row = |what: &str, part: u64, whole: u64, percent: Option<u64>| {
+        let percent = percent.map_or_else(|| "–".to_owned(), |percent| format!("{percent} %"));
+        vec![what.to_owned(), part.to_string(), whole.to_string(), percent]
+    };
+    let ended = found.issues_ended_percent;
+    let rows = vec![
+        row("tenants that stayed for 7 days", found.stayed, found.stays, found.stayed_percent),
+        row("performance issues that ended", found.issues_ended, found.with_issues, ended),
+        row(
+            "decisions for another mode than before",
+            found.changed_mind,
+            found.reconsidered,
+            found.changed_mind_percent,
+        ),
+    ];
+    output::table(&["WHAT", "COUNT", "OF", "SHARE"], rows)
 }
 
 /// The year of growth: made-up tenants, the real catalogue and policy.

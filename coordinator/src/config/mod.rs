@@ -10,6 +10,8 @@
 
 mod environment;
 mod moves;
+mod usage;
+
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::{Catalog, CatalogError, Mode};
 
 pub use moves::{AutoRollback, Moves};
+pub use usage::Usage;
 
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -258,20 +261,6 @@ impl Default for Signup {
     }
 }
 
-/// How usage is looked at.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Usage {
-    /// Rates, response times and error rates are taken over this.
-    pub window_s: u64,
-}
-
-impl Default for Usage {
-    fn default() -> Self {
-        Self { window_s: 300 }
-    }
-}
-
 /// When tenants are evaluated for a move.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -282,11 +271,21 @@ pub struct Evaluation {
     pub scan_interval_s: u64,
     /// The same tenant is not evaluated again for the same cause before this.
     pub min_gap_s: u64,
+    /// A person is reminded of a move that waits for approval this often.
+    pub remind_after_s: u64,
+    /// A move that nobody approved ends after this.
+    pub expire_after_s: u64,
 }
 
 impl Default for Evaluation {
     fn default() -> Self {
-        Self { interval_s: 6 * 3600, scan_interval_s: 5, min_gap_s: 900 }
+        Self {
+            interval_s: 6 * 3600,
+            scan_interval_s: 5,
+            min_gap_s: 900,
+            remind_after_s: 24 * 3600,
+            expire_after_s: 7 * 24 * 3600,
+        }
     }
 }
 
@@ -382,15 +381,21 @@ impl Config {
             "must be at least 1",
         )?;
         ensure(self.signup.retry_interval_s >= 1, "signup.retry_interval_s", "must be at least 1")?;
-        ensure(
-            (10..=86_400).contains(&self.usage.window_s),
-            "usage.window_s",
-            "must be 10 to 86400",
-        )?;
+        self.usage.validate()?;
         ensure(self.evaluation.interval_s >= 1, "evaluation.interval_s", "must be at least 1")?;
         ensure(
             self.evaluation.scan_interval_s >= 1,
             "evaluation.scan_interval_s",
+            "must be at least 1",
+        )?;
+        ensure(
+            self.evaluation.remind_after_s >= 1,
+            "evaluation.remind_after_s",
+            "must be at least 1",
+        )?;
+        ensure(
+            self.evaluation.expire_after_s >= 1,
+            "evaluation.expire_after_s",
             "must be at least 1",
         )?;
         ensure(

@@ -23,10 +23,12 @@
 //! **Invariant:** scores, money and shares are integers (hundredths, cents,
 //! basis points); the same input gives the same output, byte for byte.
 
+pub mod accuracy;
 pub mod advise;
 pub mod amount;
 pub mod cost;
 pub mod force;
+pub mod limits;
 pub mod migrate;
 pub mod needs;
 pub mod plans;

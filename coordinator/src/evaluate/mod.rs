@@ -19,8 +19,10 @@
 //! **Invariant:** the same trouble of the same tenant leads to one evaluation
 //! when it begins, and never to two within the configured gap.
 
+pub mod accuracy;
 pub mod force;
 pub mod judge;
+pub mod limits;
 pub mod run;
 pub mod trigger;
 

@@ -16,6 +16,7 @@ use webhost_proto::ids::{MoveId, TenantId};
 use super::judge::{self, Facts, FactsError, Verdict, judge};
 use super::trigger::{Known, Trouble, due, troubles};
 use crate::decide::migrate::{Approval as Ruling, Migration};
+use crate::moves::proposals::{self, Patience};
 use crate::moves::request::{approve_in, request_in};
 use crate::moves::state::State;
 use crate::moves::{Approval, MoveRefused, NewMove};
@@ -35,6 +36,8 @@ pub struct Pace {
     pub scan: Duration,
     /// The same trouble of the same tenant at most this often.
     pub gap: Duration,
+    /// How long a proposal waits for a person.
+    pub patience: Patience,
 }
 
 impl Default for Pace {
@@ -43,6 +46,7 @@ impl Default for Pace {
             interval: Duration::from_secs(6 * 3600),
             scan: Duration::from_secs(5),
             gap: Duration::from_secs(900),
+            patience: Patience::default(),
         }
     }
 }
@@ -53,14 +57,18 @@ impl From<&crate::config::Evaluation> for Pace {
             interval: Duration::from_secs(config.interval_s),
             scan: Duration::from_secs(config.scan_interval_s),
             gap: Duration::from_secs(config.min_gap_s),
+            patience: Patience {
+                remind: Duration::from_secs(config.remind_after_s),
+                expire: Duration::from_secs(config.expire_after_s),
+            },
         }
     }
 }
 
 /// Looks at tenants again and again. One of any number of coordinators does.
 pub struct Evaluator {
-    store: Store,
-    slots: Slots,
+    pub(super) store: Store,
+    pub(super) slots: Slots,
     pace: Pace,
     /// Names this process run in the lease.
     holder: String,
@@ -159,6 +167,12 @@ impl Evaluator {
             let Some(lease) = lease else { return Ok(0) };
             (lease, evaluation::candidates(&**client).await?)
         };
+        if let Err(error) = self.look_at_proposals(now).await {
+            warn!(%error, "proposals were not looked at; the next scan does");
+        }
+        if let Err(error) = self.look_at_limits(&candidates, now).await {
+            warn!(%error, "limits were not looked at; the next scan does");
+        }
         self.volatile().retain(|tenant, _| candidates.iter().any(|c| c.tenant == *tenant));
         let mut evaluated = 0;
         for candidate in &candidates {
@@ -179,6 +193,17 @@ impl Evaluator {
             }
         }
         Ok(evaluated)
+    }
+
+    async fn look_at_proposals(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut client = self.store.client().await?;
+        let tx = (**client).transaction().await?;
+        let (reminded, ended) = proposals::look(&tx, &self.pace.patience, now).await?;
+        if reminded + ended > 0 {
+            tx.commit().await?;
+            info!(reminded, ended, "proposals that wait for a person");
+        }
+        Ok(())
     }
 
     fn volatile(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, Known>> {

@@ -240,3 +240,145 @@ async fn an_administrator_forces_a_mode_but_not_against_compliance() {
 fn wanted(tenant: TenantId, mode: Mode) -> Wanted {
     Wanted { tenant, mode, kind: None, target: None, reason: None, confirm_rows: 0, dry_run: false }
 }
+
+/// Hobby serves 5 vehicles: 4 are 80 % of them.
+#[tokio::test]
+async fn limits_are_told_once_a_day_over_restarts_and_a_crossed_one_is_evaluated() {
+    let mut desk = Desk::new().await;
+    let told = async |desk: &Desk| {
+        let client = desk.world.store.client().await.expect("a client");
+        let tenant = desk.world.tenant.to_string();
+        let rows = crate::store::audit::list(&**client, Some("tenant"), Some(&tenant), None, 100);
+        let rows = rows.await.expect("reads");
+        let of_limits = rows.iter().filter(|row| row.action.starts_with("limit."));
+        of_limits.map(|row| row.action.clone()).rev().collect::<Vec<_>>()
+    };
+    desk.scan().await;
+    let before = desk.decisions().await.len();
+    desk.report(4, 0, 0, 0);
+    desk.scan().await;
+    assert_eq!(told(&desk).await, ["limit.near"]);
+    assert_eq!(desk.decisions().await.len(), before, "near is no reason to look");
+    desk.report(6, 0, 0, 0);
+    desk.scan().await;
+    assert_eq!(told(&desk).await, ["limit.near", "limit.crossed"]);
+    assert_eq!(desk.decisions().await.last().map(|last| last.0), Some(Trigger::Limit));
+
+    desk.execute("delete from leases").await;
+    desk.evaluator = desk.another();
+    desk.report(4, 0, 0, 0);
+    desk.scan().await;
+    desk.report(6, 0, 0, 0);
+    desk.scan().await;
+    assert_eq!(told(&desk).await.len(), 2, "to and fro is told once a day");
+    let client = desk.world.store.client().await.expect("a client");
+    let list = crate::store::limits::list(&**client, Some(desk.world.tenant)).await.expect("reads");
+    let [one] = list.as_slice() else { panic!("{list:?}") };
+    assert_eq!((one.limit.as_str(), one.level.as_str()), ("vehicles", "breach"));
+    assert_eq!((one.used, one.allowed), (6, 5));
+    desk.report(1, 0, 0, 0);
+    desk.scan().await;
+    assert_eq!(told(&desk).await.last().map(String::as_str), Some("limit.cleared"));
+    let list = crate::store::limits::list(&**client, None).await.expect("reads");
+    assert_eq!(list, []);
+}
+
+#[tokio::test]
+async fn a_proposal_is_reminded_of_and_ends_when_nobody_wants_it() {
+    let mut desk = Desk::new().await;
+    desk.report(15, 0, 0, 0);
+    desk.scan().await;
+    let (id, state) = desk.open().await.expect("a proposal");
+    assert_eq!(state, "awaiting_approval");
+    let day = Duration::from_secs(24 * 3600);
+    for reminders in 1..7 {
+        desk.world.pass(day);
+        desk.scan().await;
+        desk.scan().await;
+        let audit = desk.world.audit(id).await;
+        let told = audit.iter().filter(|action| *action == "move.approval_wanted").count();
+        assert_eq!(told, reminders, "{audit:?}");
+        assert_eq!(desk.world.state(id).await, "awaiting_approval");
+    }
+    desk.world.pass(day);
+    desk.scan().await;
+    let row = desk.world.row(id).await;
+    assert_eq!(row.state.as_str(), "refused");
+    assert!(row.ended_at.is_some());
+    assert_eq!(row.error.as_deref(), Some("nobody approved it within 7 days"));
+    assert!(desk.world.audit(id).await.contains(&"move.expired".to_owned()));
+}
+
+/// The driver's coordinator hears that the vehicles are gone.
+#[tokio::test]
+async fn what_is_no_longer_wanted_is_not_carried_out() {
+    for (what, hears, state) in
+        [("it knows better", true, "failed"), ("it knows nothing", false, "open_tunnel")]
+    {
+        let desk = Desk::new().await;
+        desk.report(15, 0, 0, 0);
+        desk.scan().await;
+        let (id, _) = desk.open().await.expect("a proposal");
+        moves::approve(&desk.world.store, id, "token ops").await.expect("approved");
+        if hears {
+            desk.world.report(desk.world.source, 100, 0);
+        }
+        desk.world.tick().await;
+        let row = desk.world.row(id).await;
+        assert_eq!(row.state.as_str(), state, "{what}: {:?}", row.error);
+        let again = "select 1 from tenants where id = $1 and evaluated_at is null";
+        let client = desk.world.store.client().await.expect("a client");
+        let again = client.query_opt(again, &[&desk.world.tenant.0]).await.expect("reads");
+        assert_eq!(again.is_some(), hears, "{what}");
+    }
+}
+
+/// A slow tenant is moved, and is fast; its decisions, and where it lived, say
+/// so afterwards.
+#[tokio::test]
+async fn accuracy_is_computed_from_what_is_stored() {
+    let desk = Desk::new().await;
+    let (tenant, node) = (desk.world.tenant, desk.world.target);
+    desk.execute(&format!(
+        "delete from placements where tenant_id = '{tenant}';
+         insert into placements (tenant_id, node_id, mode, state, epoch, since, ended_at)
+         values ('{tenant}', '{node}', 'multi_tenant', 'ended', 1, now() - interval '20 days',
+                 now() - interval '15 days'),
+                ('{tenant}', '{node}', 'single_tenant', 'active', 2, now() - interval '15 days', null);
+         insert into placements (tenant_id, node_id, mode, state, epoch, since, expires_at, ended_at)
+         values ('{tenant}', '{node}', 'multi_tenant', 'ended', 1, now() - interval '40 days',
+                 now(), now())"
+    ))
+    .await;
+    let decisions = [
+        (21, "placed", "multi_tenant", None),
+        (16, "migrate", "single_tenant", Some(300)),
+        (14, "stay", "single_tenant", Some(20)),
+    ];
+    let client = desk.world.store.client().await.expect("a client");
+    for (days, outcome, mode, response) in decisions {
+        let usage = response.map(|ms| crate::decide::Usage {
+            average_response_time_ms: Some(ms),
+            ..crate::decide::Usage::default()
+        });
+        let inputs = serde_json::json!({ "usage": usage });
+        let decision = serde_json::json!({ "mode": mode });
+        let outcome: Outcome = outcome.parse().expect("an outcome");
+        let id =
+            decisions::insert(&**client, tenant, Trigger::Schedule, &inputs, &decision, outcome)
+                .await
+                .expect("inserts");
+        desk.execute(&format!(
+            "update decisions set at = now() - interval '{days} days' where id = '{id}'"
+        ))
+        .await;
+    }
+    let thresholds = &desk.slots.catalog.thresholds;
+    let now = Timestamp::now();
+    let found = accuracy::of_days(&**client, thresholds, 90, now).await.expect("reads");
+    assert_eq!((found.stays, found.stayed), (2, 1), "it left the first after 5 days");
+    assert_eq!((found.with_issues, found.issues_ended), (1, 1));
+    assert_eq!((found.reconsidered, found.changed_mind), (2, 1));
+    let lately = accuracy::of_days(&**client, thresholds, 1, now).await.expect("reads");
+    assert_eq!(lately, crate::decide::accuracy::Accuracy::default());
+}

@@ -192,7 +192,7 @@ pub fn place(fleet: &[NodeState], demand: &Demand, policy: &Policy) -> Result<Pl
     let placed = match &demand.home {
         Home::Shared { near } => {
             let rooms = Rooms::new(fleet, policy.place_limit);
-            shared(&rooms, &demand.need, near, policy)
+            shared(&rooms, &demand.need, near, &[], policy)
         }
         Home::Dedicated { least, regions } => {
             dedicated::place(fleet, &demand.need, *least, regions, policy)
@@ -201,10 +201,17 @@ pub fn place(fleet: &[NodeState], demand: &Demand, policy: &Policy) -> Result<Pl
     placed.ok_or_else(|| refusals(fleet, demand, policy))
 }
 
-/// The best of the shared nodes, and the next best.
-pub fn shared(rooms: &Rooms, need: &Need, near: &[Region], policy: &Policy) -> Option<Placed> {
+/// The best of the shared nodes, and the next best; none of the positions in
+/// `avoid`.
+pub fn shared(
+    rooms: &Rooms,
+    need: &Need,
+    near: &[Region],
+    avoid: &[u32],
+    policy: &Policy,
+) -> Option<Placed> {
     let near = rooms.regions(near);
-    let ask = Ask { near: &near, ..Ask::of(need) };
+    let ask = Ask { near: &near, avoid, ..Ask::of(need) };
     let node = rooms.choose(&ask)?;
     let figures = rooms.fits(node, &ask)?;
     let (binding, filled) = fullest(rooms, node, &figures);

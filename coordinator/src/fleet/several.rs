@@ -26,20 +26,43 @@ impl Several {
         Self { fleet, rooms, policy }
     }
 
-    /// Chooses the node for the next tenant and charges it.
+    /// The nodes with what was promised on them so far, by id.
+    pub fn nodes(&self) -> &[NodeState] {
+        &self.fleet
+    }
+
+    /// Chooses the node for the next tenant, none of `avoid`, and charges it.
     ///
     /// # Errors
     /// [`NoRoom`] with each node's reason when none can take it; then nothing
     /// is charged.
-    pub fn place(&mut self, demand: &Demand) -> Result<Placed, NoRoom> {
+    pub fn place(&mut self, demand: &Demand, avoid: &[NodeId]) -> Result<Placed, NoRoom> {
         let need = &demand.need;
+        let left: Vec<NodeState>;
+        let fleet = if avoid.is_empty() {
+            &self.fleet
+        } else {
+            let may = |node: &&NodeState| !avoid.contains(&node.id);
+            left = self.fleet.iter().filter(may).cloned().collect();
+            &left
+        };
         let placed = match &demand.home {
-            Home::Shared { near } => shared(&self.rooms, need, near, &self.policy),
+            Home::Shared { near } => {
+                let avoid: Vec<u32> =
+                    avoid.iter().filter_map(|id| self.rooms.position(*id)).collect();
+                shared(&self.rooms, need, near, &avoid, &self.policy)
+            }
             Home::Dedicated { least, regions } => {
-                dedicated::place(&self.fleet, need, *least, regions, &self.policy)
+                dedicated::place(fleet, need, *least, regions, &self.policy)
             }
         };
-        let placed = placed.ok_or_else(|| refusals(&self.fleet, demand, &self.policy))?;
+        let placed = placed.ok_or_else(|| {
+            let mut no_room = refusals(fleet, demand, &self.policy);
+            if let Some(forbidden) = u32::try_from(avoid.len()).ok().filter(|count| *count > 0) {
+                no_room.counts.insert("by_rule".to_owned(), forbidden);
+            }
+            no_room
+        })?;
         self.charge(placed.node, need);
         Ok(placed)
     }

@@ -161,6 +161,9 @@ pub struct Durable {
     /// When somebody must be told that nothing moves.
     #[serde(default)]
     pub alarm_at: Option<Timestamp>,
+    /// When a person was reminded that it waits for an approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reminded_at: Option<Timestamp>,
     /// The tunnel's ticket, from the first step to the end.
     #[serde(default)]
     pub ticket: Option<Ticket>,
@@ -273,6 +276,7 @@ impl Durable {
             not_before: None,
             deadline: None,
             alarm_at: None,
+            reminded_at: None,
             ticket: None,
             ticket_expires_at: None,
             target_tunnel: String::new(),

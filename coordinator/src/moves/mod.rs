@@ -68,6 +68,7 @@ pub mod limits;
 pub mod next;
 pub mod policy;
 pub mod progress;
+pub mod proposals;
 pub mod request;
 pub mod runbook;
 pub mod state;

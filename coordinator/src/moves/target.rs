@@ -10,7 +10,7 @@ use webhost_proto::ids::NodeId;
 use crate::decide::{Mode, Region};
 use crate::fleet::{Demand, Home, Policy, place};
 use crate::signup::kind_of;
-use crate::slots::Slots;
+use crate::slots::{Slots, rules};
 use crate::store::moves::Move;
 use crate::store::{StoreError, nodes};
 
@@ -64,6 +64,14 @@ pub async fn choose(
             && !taken.contains(&node.id)
             && wanted.node.is_none_or(|id| node.id == id)
     });
+    let rules = rules::get(tx, row.tenant).await?;
+    let forbidden = slots.forbidden(tx, row.tenant, &rules, &fleet).await?;
+    if !forbidden.is_empty() {
+        fleet.retain(|node| !forbidden.contains(&node.id));
+        if fleet.is_empty() {
+            return Ok(Err("the tenant's rules forbid every node that it could go to".into()));
+        }
+    }
     let placed = match place(&fleet, &demand, &Policy::of(catalog)) {
         Ok(placed) => placed,
         Err(no_room) => return Ok(Err(format!("no {} node is free: {no_room}", kind.as_str()))),

@@ -13,7 +13,7 @@ use webhost_proto::ids::{Epoch, NodeId, TenantId};
 
 use super::{Desk, Place, kind_of, lost};
 use crate::decide::{Decision, Profile};
-use crate::fleet::{Demand, Placed, Policy};
+use crate::fleet::{Demand, Need, Placed, Policy};
 use crate::slots::take::Wanted;
 use crate::store::audit::{self, Entry as Noted};
 use crate::store::decisions::{self, Outcome, Trigger};
@@ -112,7 +112,9 @@ impl Desk {
         let Some(plan) = catalog.plan(target.plan.as_str()) else {
             return Err(format!("plan {} is not in the catalogue", target.plan));
         };
-        Ok(Demand::of(plan, &one.profile, None, catalog))
+        // A new tenant is taken to be as its like are.
+        let class = self.slots.book.class(plan.name.as_str()).map(|class| Need::flat(&class));
+        Ok(Demand::of(plan, &one.profile, class, catalog))
     }
 
     /// Writes the decision with what came of it: a reserved place, or the

@@ -8,6 +8,7 @@
 //! rows, so two that want the last slot come one after the other, and the
 //! second sees what the first took.
 
+pub mod rules;
 pub mod survey;
 pub mod take;
 
@@ -135,13 +136,14 @@ impl Slots {
         Some(state)
     }
 
-    /// What a tenant takes through a day: measured, or the catalogue's
-    /// averages.
+    /// What a tenant takes through a day: measured, and for its first week no
+    /// less than its like take; the catalogue's averages where neither is known.
     pub fn need(&self, tenant: TenantId, now_us: i64) -> Need {
-        let average = self.catalog.averages.amounts();
+        let class = self.book.class_of(tenant);
+        let class = class.unwrap_or_else(|| self.catalog.averages.amounts());
         match self.book.tenant(tenant, now_us) {
-            Some(usage) => metrics::need(&usage, average),
-            None => Need::flat(&average),
+            Some(usage) => metrics::need(&usage, class),
+            None => Need::flat(&class),
         }
     }
 }

@@ -10,10 +10,10 @@ use webhost_proto::ids::{NodeId, TenantId};
 use super::{Slots, open_on};
 use crate::fleet::snapshot::Left;
 use crate::fleet::{Snapshot, Tenant};
-use crate::store::StoreError;
 use crate::store::moves;
 use crate::store::nodes::{self, NodeKind};
 use crate::store::placements::{self, Placement, PlacementState};
+use crate::store::{StoreError, rules};
 
 impl Slots {
     /// The shared nodes and who may be moved from them: tenants that are
@@ -31,6 +31,7 @@ impl Slots {
         let open = open_on(client, &all).await?;
         let states = self.states(&all, &open, &moves::may_return(client).await?, now);
         let mut before = placements::homes_before(client).await?;
+        let mut rules = rules::all(client).await?;
         let now_us = now.as_microsecond();
         let moving: HashSet<TenantId> = placements::moving(client).await?.into_iter().collect();
         let known: HashSet<NodeId> = states.iter().map(|state| state.id).collect();
@@ -50,7 +51,7 @@ impl Slots {
                 need,
                 since_h,
                 left,
-                rules: None,
+                rules: rules.remove(&placement.tenant_id).map(Box::new),
             }
         };
         let stays = |placement: &&Placement| {

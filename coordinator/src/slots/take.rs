@@ -6,14 +6,15 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use tokio_postgres::GenericClient;
+use uuid::Uuid;
 use webhost_proto::ids::{Epoch, TenantId};
 
 use super::Slots;
 use crate::decide::Mode;
 use crate::fleet::{Demand, Home, NoRoom, Placed, Policy, Several};
-use crate::store::StoreError;
 use crate::store::nodes::NodeKind;
 use crate::store::placements::{self, NewPlacement, PlacementState};
+use crate::store::{StoreError, rules};
 
 /// A tenant without a home that wants one.
 #[derive(Clone, Debug)]
@@ -60,10 +61,20 @@ impl Slots {
         }
         let mut rows = Vec::with_capacity(wanted.len());
         let mut chosen = Vec::with_capacity(wanted.len());
+        let ids: Vec<Uuid> = wanted.iter().map(|one| one.tenant.0).collect();
+        let ruled = rules::of(tx, &ids).await?;
         for one in wanted {
             let kind = one.kind();
             let Some(fleet) = fleets.get_mut(kind.as_str()) else { continue };
-            let placed = fleet.place(&one.demand);
+            let avoid = match ruled.get(&one.tenant) {
+                None => Vec::new(),
+                Some(rules) => {
+                    // Whom it is kept apart from may be of this batch.
+                    placements::insert_all(tx, &std::mem::take(&mut rows)).await?;
+                    self.forbidden(tx, one.tenant, rules, fleet.nodes()).await?
+                }
+            };
+            let placed = fleet.place(&one.demand, &avoid);
             if let Ok(placed) = &placed {
                 rows.push(NewPlacement {
                     tenant_id: one.tenant,

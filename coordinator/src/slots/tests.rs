@@ -227,3 +227,62 @@ async fn batches_at_once_take_each_slot_once() {
     }
     assert_eq!(chosen.iter().filter(|chosen| chosen.is_none()).count(), 4);
 }
+
+#[tokio::test]
+async fn rules_hold_for_new_places_and_in_surveys() {
+    let world = World::new(catalog(7)).await;
+    let mut waiting = Vec::new();
+    for n in 0..3 {
+        waiting.push(world.sign_up(small(&format!("t{n}"))).await.0);
+    }
+    let nodes = [
+        world.node("shared-1", NodeKind::Shared).await,
+        world.node("shared-2", NodeKind::Shared).await,
+    ];
+    let (store, catalog) = (&world.store, &world.desk.slots.catalog);
+    let set = async |tenant, wish: &rules::Wish| {
+        rules::set(store, catalog, tenant, wish, "token test").await
+    };
+    let apart = || rules::Wish { apart: vec!["rivals".into()], ..rules::Wish::default() };
+    let pinned = rules::Wish { pinned: Some("shared-2".into()), ..apart() };
+    set(waiting[0], &pinned).await.expect("sets");
+    set(waiting[1], &apart()).await.expect("sets");
+    set(waiting[2], &apart()).await.expect("sets");
+    let now = Timestamp::now();
+    assert_eq!(world.desk.reconcile(now).await.expect("looks"), (0, 2), "one batch");
+    let client = world.store.client().await.expect("a client");
+    let homes = async || {
+        let mut homes = Vec::new();
+        for tenant in &waiting {
+            let home = placements::home(&**client, *tenant).await.expect("reads");
+            homes.push(home.map(|home| home.node_id));
+        }
+        homes
+    };
+    assert_eq!(homes().await, [Some(nodes[1]), Some(nodes[0]), None]);
+    let why = "select count(*) from tenants where state_reason like '%2 by_rule%'";
+    assert_eq!(world.count(why).await, 1);
+    let elsewhere = rules::Wish { only: vec!["APAC".into()], ..rules::Wish::default() };
+    set(waiting[2], &elsewhere).await.expect("sets");
+    assert_eq!(world.desk.reconcile(now).await.expect("looks"), (0, 0), "both stand in iad");
+    set(waiting[2], &rules::Wish::default()).await.expect("forgets");
+    assert_eq!(world.desk.reconcile(now).await.expect("looks"), (0, 1));
+
+    world.execute("update placements set state = 'active', expires_at = null").await;
+    let survey = world.desk.slots.survey(&**client, now).await.expect("reads");
+    let of = |tenant| survey.tenants.iter().find(|one| one.id == tenant).expect("is there");
+    let rules = of(waiting[0]).rules.as_deref().expect("rules");
+    assert_eq!(
+        (rules.pinned, rules.apart.as_slice()),
+        (Some(nodes[1]), &["rivals".to_owned()][..])
+    );
+    assert_eq!(of(waiting[2]).rules, None);
+    for (wish, field) in [
+        (rules::Wish { pinned: Some("nowhere".into()), ..rules::Wish::default() }, "pinned"),
+        (rules::Wish { only: vec!["Mars".into()], ..rules::Wish::default() }, "only"),
+        (rules::Wish { apart: vec!["No Label".into()], ..rules::Wish::default() }, "apart"),
+    ] {
+        let refused = set(waiting[0], &wish).await.expect_err("refused");
+        assert!(matches!(&refused, rules::RulesError::Invalid(why) if why.field == field));
+    }
+}

@@ -9,19 +9,23 @@ pub mod connect;
 mod listen;
 mod text;
 
+pub mod accuracy;
 pub mod api_tokens;
 pub mod audit;
 pub mod certificates;
 pub mod decisions;
 pub mod evaluation;
+pub mod history;
 pub mod idempotency;
 pub mod join_tokens;
 pub mod leases;
+pub mod limits;
 pub mod moves;
 pub mod node_link;
 pub mod nodes;
 pub mod placements;
 pub mod places;
+pub mod rules;
 pub mod tenants;
 pub mod usage;
 

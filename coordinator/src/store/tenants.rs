@@ -1,5 +1,7 @@
 //! Tenants: who they are, what they bought, and which state they are in.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::{GenericClient, Row};
@@ -206,6 +208,12 @@ pub async fn waiting(client: &impl GenericClient, limit: i64) -> Result<Vec<Tena
     rows.iter().map(|row| Ok(TenantId(row.try_get(0)?))).collect()
 }
 
+/// What each active tenant bought.
+pub async fn plans(client: &impl GenericClient) -> Result<HashMap<TenantId, String>, StoreError> {
+    let rows = client.query("select id, plan from tenants where state = 'active'", &[]).await?;
+    rows.iter().map(|row| Ok((TenantId(row.try_get(0)?), row.try_get(1)?))).collect()
+}
+
 /// Sets the state, with its reason.
 pub async fn set_state(
     client: &impl GenericClient,
@@ -251,6 +259,12 @@ pub async fn set_plan(
             &[&id.0, &plan],
         )
         .await?;
+    Ok(())
+}
+
+/// Forgets the last evaluation, so that the tenant is evaluated at once.
+pub async fn evaluate_again(client: &impl GenericClient, id: TenantId) -> Result<(), StoreError> {
+    client.execute("update tenants set evaluated_at = null where id = $1", &[&id.0]).await?;
     Ok(())
 }
 

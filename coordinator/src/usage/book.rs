@@ -1,16 +1,24 @@
 //! The book: what is known of every tenant and node, in memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use webhost_proto::ids::{NodeId, TenantId};
 use webhost_proto::wire;
 
 use super::node::{NodeUsage, TrackedNode};
+use super::profile::ROWS;
+use super::rollup::Classes;
 use super::sample::{Metric, Sample};
+use super::series::{COLUMNS, ClosedHour, Values};
 use super::tenant::{Restored, TenantUsage, Tracked};
+use crate::fleet::Amounts;
 use crate::store::usage::{HourKey, Hourly};
+
+/// So many hours of each tenant wait to be written, at most.
+const MOST_OVER: usize = 6;
 
 /// Everything in memory. What a crash takes is in `usage_hourly` but for the
 /// rates of the last minutes, which the next reports bring again.
@@ -23,6 +31,23 @@ pub struct Book {
 struct Pages {
     tenants: HashMap<TenantId, Tracked>,
     nodes: HashMap<NodeId, TrackedNode>,
+    /// Hours that are over and not yet written, oldest first. A crash loses
+    /// them; their sums are written already.
+    over: VecDeque<(TenantId, ClosedHour)>,
+    /// What tenants of each plan take as a rule.
+    classes: Classes,
+}
+
+impl Pages {
+    fn keep(&mut self, hours: impl IntoIterator<Item = (TenantId, ClosedHour)>) {
+        self.over.extend(hours);
+        let most = self.tenants.len().max(1000) * MOST_OVER;
+        if self.over.len() > most {
+            let lost = self.over.len() - most;
+            self.over.drain(..lost);
+            tracing::warn!(lost, "hours of usage could not be written for long; only sums remain");
+        }
+    }
 }
 
 impl Book {
@@ -81,14 +106,66 @@ impl Book {
             at_us,
             interval_us,
         );
+        let mut over = Vec::new();
         for (tenant, sample) in samples {
-            pages.tenants.entry(*tenant).or_insert_with(|| Tracked::new(node, window_us)).apply(
-                node,
-                sample,
-                at_us,
-                interval_us,
-            );
+            let tracked =
+                pages.tenants.entry(*tenant).or_insert_with(|| Tracked::new(node, window_us));
+            let ended = tracked.apply(node, sample, at_us, interval_us);
+            over.extend(ended.map(|hour| (*tenant, hour)));
         }
+        pages.keep(over);
+    }
+
+    /// Ends every hour (counted from the Unix epoch) before `hour`, and answers
+    /// all that are over: they are the caller's to write.
+    pub fn take_over(&self, hour: i64) -> Vec<(TenantId, ClosedHour)> {
+        let mut pages = self.write();
+        let ended: Vec<(TenantId, ClosedHour)> = pages
+            .tenants
+            .iter_mut()
+            .filter_map(|(tenant, tracked)| Some((*tenant, tracked.end_hour(hour)?)))
+            .collect();
+        pages.keep(ended);
+        pages.over.drain(..).collect()
+    }
+
+    /// What is known of a tenant's running hour: its start, and the minutes of
+    /// each column.
+    pub fn running_hour(&self, tenant: TenantId) -> Option<(Timestamp, [Values; COLUMNS])> {
+        let open = self.read().tenants.get(&tenant)?.open.clone()?;
+        let at = Timestamp::from_second(open.hour * 3600).ok()?;
+        Some((at, open.close().minutes()))
+    }
+
+    /// Takes back hours that could not be written, to be tried again.
+    pub fn give_back(&self, hours: Vec<(TenantId, ClosedHour)>) {
+        let mut pages = self.write();
+        let newer = std::mem::take(&mut pages.over);
+        pages.keep(hours);
+        pages.keep(newer);
+    }
+
+    /// Takes in the percentiles of stored hours, after a restart: each tenant's
+    /// first hour (since the Unix epoch), and one value an hour from there on.
+    pub fn restore_profile(&self, tenant: TenantId, hour: i64, rows: &[Values; ROWS]) {
+        if let Some(tracked) = self.write().tenants.get_mut(&tenant) {
+            tracked.restore_profile(hour, rows);
+        }
+    }
+
+    /// What tenants of each plan take as a rule.
+    pub fn set_classes(&self, classes: Classes) {
+        self.write().classes = classes;
+    }
+
+    /// What a tenant of `plan` takes as a rule; none while too few are known.
+    pub fn class(&self, plan: &str) -> Option<Amounts> {
+        self.read().classes.of_plan(plan)
+    }
+
+    /// What a tenant's like take as a rule.
+    pub fn class_of(&self, tenant: TenantId) -> Option<Amounts> {
+        self.read().classes.of_tenant(tenant)
     }
 
     /// Takes in stored roll-ups, after a restart.

@@ -7,13 +7,14 @@ use serde::Serialize;
 use webhost_proto::units::{Bytes, MilliCpu};
 
 use super::node::NodeUsage;
+use super::profile::Buckets;
 use super::sample::Metric;
 use super::tenant::{HOUR_US, Hour, TenantUsage};
 use crate::decide::advise::WeekPeaks;
 use crate::decide::amount::BasisPoints;
 use crate::decide::profile::Usage;
 use crate::fleet::load::{Amounts, MilliConnections, MilliPoints};
-use crate::fleet::need::{CPU, GPS, Need};
+use crate::fleet::need::{CONNECTIONS, CPU, GPS, Need};
 
 /// Usage of one tenant, as the API shows it. Null is "not known".
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -74,6 +75,30 @@ pub struct Patterns {
     pub real_time_operations: u64,
     /// The last 24 UTC hours, oldest first.
     pub hours: Vec<Hour>,
+    /// The usual day: 24 UTC hours, each the 95th percentile of its
+    /// five-minute values.
+    pub usual: Usual,
+}
+
+/// The 24 hourly buckets of weekdays and weekends; both the same for the first
+/// 14 days.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Usual {
+    /// Whole days of history that are behind it.
+    pub history_days: i64,
+    /// Each of thousandths of a core, hundredths of a connection, hundredths of
+    /// a GPS point a second.
+    pub weekday: Vec<Vec<u16>>,
+    pub weekend: Vec<Vec<u16>>,
+}
+
+impl From<&TenantUsage> for Usual {
+    fn from(usage: &TenantUsage) -> Self {
+        let (weekday, weekend) = usage.profile.buckets();
+        let rows = |buckets: &Buckets| buckets.iter().map(|row| row.to_vec()).collect();
+        let history_days = usage.history_days;
+        Self { history_days, weekday: rows(weekday), weekend: rows(weekend) }
+    }
 }
 
 fn share(part: Option<u64>, whole: u64) -> Option<f64> {
@@ -146,6 +171,7 @@ pub fn usage_metrics(
             batch_operations: usage.batch_operations_today,
             real_time_operations: usage.realtime_operations_today,
             hours: usage.hours.to_vec(),
+            usual: usage.into(),
         },
         basis,
         node: usage.node,
@@ -249,34 +275,75 @@ pub fn amounts(usage: &TenantUsage, average: Amounts) -> Amounts {
     }
 }
 
-/// What a tenant takes of its node through a day, for placement: the means of
-/// the last 23 full hours, each in its place, and in the running hour the rate
-/// of the last minutes, if that is more than the hour before. While any of the
-/// hours is not known, the tenant is taken to be as busy as ever all day:
-/// nothing is packed closer for want of figures. Connections are known of this
-/// moment only, so they are the same all day.
-pub fn need(usage: &TenantUsage, average: Amounts) -> Need {
-    let peaks = amounts(usage, average);
-    let mut need = Need::flat(&peaks);
+/// A tenant's own figures weigh more every day, and after so many days alone.
+pub const BLEND_DAYS: i64 = 7;
+
+/// What a tenant takes of its node through a day, for placement: of each hour
+/// its usual figures ([`super::profile`]), or what it took of late where that is
+/// more. While an hour is not known, the tenant is taken to be as busy then as
+/// ever: nothing is packed closer for want of figures.
+///
+/// `class` is what its like take as a rule: a new tenant is charged with that
+/// where it is more than its own figures, and with a seventh less of the
+/// difference every day.
+pub fn need(usage: &TenantUsage, class: Amounts) -> Need {
+    let mut need = Need::flat(&amounts(usage, class));
     let Some((running, full)) = usage.hours.split_last() else { return need };
     let known = |hour: &Hour| {
         hour.cpu_us > 0 || hour.gps_points > 0 || hour.api_calls > 0 || hour.memory_bytes_max > 0
     };
-    if !full.iter().all(known) {
-        return need;
-    }
     let of_day = |hour: &Hour| usize::try_from(hour.index.rem_euclid(24)).unwrap_or(0);
     let cpu = |hour: &Hour| hour.cpu_us.saturating_mul(1000) / HOUR_US.unsigned_abs();
     let gps = |hour: &Hour| hour.gps_points.saturating_mul(1000) / 3600;
-    for hour in full {
-        need.set_hour(CPU, of_day(hour), cpu(hour));
-        need.set_hour(GPS, of_day(hour), gps(hour));
-    }
+    let all = full.iter().all(known);
     let before = full.last().copied().unwrap_or_default();
-    let now = usage.cpu_millicores.unwrap_or(0).max(cpu(&before));
-    need.set_hour(CPU, of_day(running), now);
-    need.set_hour(GPS, of_day(running), usage.gps_points_per_kilosecond.max(gps(&before)));
+    let connections = usage.db_connections.unwrap_or(0).saturating_mul(1000);
+    for hour in &usage.hours {
+        let at = of_day(hour);
+        let usual = usage.profile.expect(at).map(|row| row.map(u64::from));
+        // The means of the last day say enough only where all of it is known.
+        if usual.is_none() && !all {
+            continue;
+        }
+        let [usual_cpu, usual_connections, usual_gps] = usual.unwrap_or_default();
+        let is_running = hour.index == running.index;
+        let (cpu, gps) = if is_running {
+            (
+                usage.cpu_millicores.unwrap_or(0).max(cpu(&before)),
+                usage.gps_points_per_kilosecond.max(gps(&before)),
+            )
+        } else {
+            (cpu(hour), gps(hour))
+        };
+        // The profile's connections and points are hundredths.
+        need.set_hour(CPU, at, usual_cpu.max(cpu));
+        need.set_hour(GPS, at, (usual_gps * 10).max(gps));
+        if usual.is_some() {
+            let now = if is_running { connections } else { 0 };
+            need.set_hour(CONNECTIONS, at, (usual_connections * 10).max(now));
+        }
+    }
+    blend(&mut need, &Need::flat(&class), usage.history_days);
     need
+}
+
+/// Raises `own` towards `class` where it is less: by all of the difference
+/// without history, by none after [`BLEND_DAYS`].
+fn blend(own: &mut Need, class: &Need, days: i64) {
+    let left = u64::try_from(BLEND_DAYS - days.clamp(0, BLEND_DAYS)).unwrap_or(0);
+    let all = BLEND_DAYS.unsigned_abs();
+    let raised = |own: u32, class: u32| {
+        let more = u64::from(class.saturating_sub(own)) * left / all;
+        own.saturating_add(small(more))
+    };
+    for (day, class) in own.hourly.iter_mut().zip(&class.hourly) {
+        for (hour, class) in day.iter_mut().zip(class) {
+            let value = raised(u32::from(*hour), u32::from(*class));
+            *hour = u16::try_from(value).unwrap_or(u16::MAX);
+        }
+    }
+    own.memory = raised(own.memory, class.memory);
+    own.disk = raised(own.disk, class.disk);
 }
 
 /// What a host as a whole takes, strangers and the system included.

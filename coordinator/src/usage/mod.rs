@@ -14,17 +14,28 @@
 //! **Invariant:** a tenant that is not placed on a node gains nothing from its
 //! reports; the host's totals stand, and one alarm is raised.
 //!
+//! Beside the sums, each tenant's running hour is kept minute by minute
+//! ([`series`]). When it is over it teaches the tenant's usual day ([`profile`]),
+//! which placement packs by, and [`record`] writes it into the history, from
+//! which [`chart`] reads. A crash loses the resolution of the running hour,
+//! never a total.
+//!
 //! Times are those of the report's collection, never later than the
 //! coordinator's clock: a report that waited for hours in a spool counts in
 //! its own hour, and an agent whose clock runs ahead moves nothing into the
 //! future.
 
 pub mod book;
+pub mod chart;
+mod hours;
 pub mod ingest;
 pub mod metrics;
 pub mod node;
+pub mod profile;
+pub mod record;
 pub mod rollup;
 pub mod sample;
+pub mod series;
 pub mod tenant;
 
 #[cfg(test)]

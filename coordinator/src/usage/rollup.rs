@@ -1,17 +1,30 @@
 //! The book after a restart, and what it learns from history once an hour.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
+use tokio_postgres::GenericClient;
 use tokio_util::sync::CancellationToken;
 use webhost_proto::ids::{NodeId, TenantId};
+use webhost_proto::units::{Bytes, MilliCpu};
 
 use super::book::Book;
+use super::metrics::{self, BLEND_DAYS};
+use super::profile::percentiles;
 use super::sample::{Metric, Sample};
+use super::series::{CONNECTIONS, CPU};
 use super::tenant::HOUR_US;
+use crate::fleet::{Amounts, MilliConnections, MilliPoints};
 use crate::store::usage::{self, HourKey, Hourly};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, history, tenants};
+
+/// So many days teach a tenant's usual day after a restart: what is older has
+/// faded.
+const PROFILE_DAYS: i64 = 28;
+/// A plan has a class when so many of its tenants are known.
+const CLASS_OF: usize = 10;
 
 /// The roll-up that one sample adds to.
 pub fn hourly(tenant: TenantId, node: NodeId, sample: &Sample, at_us: i64) -> (HourKey, Hourly) {
@@ -47,7 +60,93 @@ pub async fn reload(store: &Store, book: &Book, now: Timestamp) -> Result<usize,
     let rows = usage::since(&**client, since).await?;
     book.restore(&rows);
     book.set_months(&usage::months(&**client, now).await?);
+    let since = now - (PROFILE_DAYS * 24).hours();
+    let mut next = since;
+    for (tenant, at, rows) in history::percentiles_since(&**client, since).await? {
+        book.restore_profile(tenant, hour_of(at), &rows);
+        next = next.max(at + 24.hours());
+    }
+    for (tenant, at, fives) in history::fives_since(&**client, next).await? {
+        let hour = percentiles(|column| match column {
+            CPU => &fives[0],
+            CONNECTIONS => &fives[1],
+            _ => &fives[2],
+        });
+        book.restore_profile(tenant, hour_of(at), &hour.map(|value| vec![value.map(i32::from)]));
+    }
+    book.set_classes(classes(&**client, book, now).await?);
     Ok(rows.len())
+}
+
+fn hour_of(at: Timestamp) -> i64 {
+    at.as_microsecond().div_euclid(HOUR_US)
+}
+
+/// What tenants take as a rule, by the plan that they bought: new ones are
+/// charged with that, and with less of it every day.
+#[derive(Clone, Debug, Default)]
+pub struct Classes {
+    plans: HashMap<String, Amounts>,
+    /// The plans of tenants that were reported.
+    bought: HashMap<TenantId, String>,
+}
+
+impl Classes {
+    /// Of one plan; none where fewer than [`CLASS_OF`] tenants are known.
+    pub fn of_plan(&self, plan: &str) -> Option<Amounts> {
+        self.plans.get(plan).copied()
+    }
+
+    /// Of a tenant's plan.
+    pub fn of_tenant(&self, tenant: TenantId) -> Option<Amounts> {
+        self.of_plan(self.bought.get(&tenant)?)
+    }
+
+    /// The 90th percentile, dimension by dimension, of what the tenants that
+    /// are known for a week take.
+    fn of(bought: HashMap<TenantId, String>, known: Vec<(TenantId, Amounts)>) -> Self {
+        let mut by_plan: HashMap<&str, Vec<Amounts>> = HashMap::new();
+        for (tenant, takes) in known {
+            if let Some(plan) = bought.get(&tenant) {
+                by_plan.entry(plan).or_default().push(takes);
+            }
+        }
+        by_plan.retain(|_, all| all.len() >= CLASS_OF);
+        let plans = by_plan.into_iter().map(|(plan, all)| (plan.to_owned(), p90(&all))).collect();
+        Self { plans, bought }
+    }
+}
+
+fn p90(all: &[Amounts]) -> Amounts {
+    let arrays: Vec<_> = all.iter().map(|takes| takes.to_array()).collect();
+    let of = |dimension: usize| {
+        let mut values: Vec<u64> = arrays.iter().map(|array| array[dimension]).collect();
+        values.sort_unstable();
+        let rank = (values.len() * 9).div_ceil(10).max(1);
+        values.get(rank - 1).copied().unwrap_or(0)
+    };
+    Amounts {
+        cpu: MilliCpu(of(0)),
+        memory: Bytes(of(1)),
+        disk: Bytes(of(2)),
+        db_connections: MilliConnections(of(3)),
+        gps: MilliPoints(of(4)),
+    }
+}
+
+async fn classes(
+    client: &impl GenericClient,
+    book: &Book,
+    now: Timestamp,
+) -> Result<Classes, StoreError> {
+    let bought = tenants::plans(client).await?;
+    let known = book
+        .all(now.as_microsecond())
+        .into_iter()
+        .filter(|usage| usage.history_days >= BLEND_DAYS)
+        .map(|usage| (usage.tenant, metrics::amounts(&usage, Amounts::default())))
+        .collect();
+    Ok(Classes::of(bought, known))
 }
 
 /// Once an hour: growth from history, tenants that are gone forgotten.
@@ -59,13 +158,34 @@ pub async fn keep(store: Store, book: Arc<Book>, shutdown: CancellationToken) {
         }
         let now = Timestamp::now();
         book.forget(now.as_microsecond() - 8 * 24 * HOUR_US);
-        let months = async {
+        let learned = async {
             let client = store.client().await?;
-            usage::months(&**client, now).await
+            book.set_months(&usage::months(&**client, now).await?);
+            book.set_classes(classes(&**client, &book, now).await?);
+            Ok::<_, StoreError>(())
         };
-        match months.await {
-            Ok(months) => book.set_months(&months),
-            Err(error) => tracing::warn!(%error, "growth was not computed; again in an hour"),
+        if let Err(error) = learned.await {
+            tracing::warn!(%error, "growth and classes were not computed; again in an hour");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_is_the_90th_percentile_of_its_plan_once_ten_are_known() {
+        let takes =
+            |n: u64| Amounts { cpu: MilliCpu(n), disk: Bytes(100 - n), ..Amounts::default() };
+        let ids: Vec<TenantId> = (0..11).map(|_| TenantId::generate()).collect();
+        let bought =
+            |count: usize| ids[..count].iter().map(|id| (*id, "hobby".to_owned())).collect();
+        let known = || ids.iter().zip(1..).map(|(id, n)| (*id, takes(n))).collect();
+        assert_eq!(Classes::of(bought(9), known()).of_plan("hobby"), None);
+        let classes = Classes::of(bought(10), known());
+        let class = classes.of_tenant(ids[0]).expect("a class");
+        assert_eq!((class.cpu, class.disk), (MilliCpu(9), Bytes(98)));
+        assert_eq!(classes.of_tenant(ids[10]), None, "its plan is not known");
     }
 }

@@ -199,6 +199,16 @@ pub fn decode(columns: &[wire::Column], dictionary: &Dictionary) -> Result<Vec<S
     Ok(samples)
 }
 
+/// A measured sample, for tests.
+#[cfg(test)]
+pub(crate) fn sample(values: &[(Metric, u64)]) -> Sample {
+    let mut sample = Sample::default();
+    for (metric, value) in values {
+        sample.set(*metric, *value, false);
+    }
+    sample
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,9 @@
 use serde::Serialize;
 use webhost_proto::ids::{NodeId, TenantId};
 
+use super::profile::Profile;
 use super::sample::{METRICS, Metric, MetricSet, Sample};
+use super::series::{ClosedHour, OpenHour};
 
 /// Microseconds of an hour and of a day.
 pub const HOUR_US: i64 = 3_600_000_000;
@@ -67,6 +69,9 @@ pub struct Tracked {
     attributed: MetricSet,
     /// GPS points of the last 30 days and of the 30 before.
     months: Option<(u64, u64)>,
+    /// The running hour, minute by minute.
+    pub(super) open: Option<Box<OpenHour>>,
+    pub(super) profile: Profile,
 }
 
 impl Tracked {
@@ -83,12 +88,21 @@ impl Tracked {
             seen: MetricSet::default(),
             attributed: MetricSet::default(),
             months: None,
+            open: None,
+            profile: Profile::default(),
         }
     }
 
-    /// Takes in one interval that ended at `at_us`. An older one than the
+    /// Takes in one interval that ended at `at_us`; answers the hour that was
+    /// the running one, where this begins the next. An older interval than the
     /// newest counts in its own hour and day, and leaves the gauges alone.
-    pub fn apply(&mut self, node: NodeId, sample: &Sample, at_us: i64, interval_us: u64) {
+    pub fn apply(
+        &mut self,
+        node: NodeId,
+        sample: &Sample,
+        at_us: i64,
+        interval_us: u64,
+    ) -> Option<ClosedHour> {
         if node != self.node {
             // Another machine: what was measured there says nothing here.
             self.node = node;
@@ -137,6 +151,7 @@ impl Tracked {
                 storage_bytes: sample.or_zero(Metric::StorageBytes),
             },
         );
+        self.note(at_us, sample)
     }
 
     /// Adds to the hour and the day of `at_us`, as a stored roll-up does
@@ -144,6 +159,7 @@ impl Tracked {
     pub fn restore(&mut self, at_us: i64, part: &Restored) {
         self.at_us = self.at_us.max(at_us);
         let index = at_us / HOUR_US;
+        self.profile.seen(index);
         let hour = &mut self.hours[position(index, 24)];
         if hour.index < index {
             *hour = Hour { index, ..Hour::default() };
@@ -282,6 +298,8 @@ impl Tracked {
                 })
             }),
             hours,
+            profile: self.profile,
+            history_days: self.profile.days(now_hour),
             seen: self.seen,
             attributed: self.attributed,
         }
@@ -351,6 +369,10 @@ pub struct TenantUsage {
     pub growth_bp: Option<i64>,
     /// The last 24 UTC hours, oldest first, the running one last.
     pub hours: [Hour; 24],
+    /// Its usual day.
+    pub profile: Profile,
+    /// Whole days since it was first reported, as far as is remembered.
+    pub history_days: i64,
     pub seen: MetricSet,
     pub attributed: MetricSet,
 }

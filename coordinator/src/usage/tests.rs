@@ -178,7 +178,7 @@ fn a_day_is_packed_hour_by_hour_only_when_all_of_it_is_known() {
             };
             tracked.restore(now_us - back * HOUR_US, &part);
         }
-        metrics::need(&tracked.usage(tenant, now_us), average)
+        metrics::need(&tracked.usage(tenant, now_us), crate::fleet::Amounts::default())
     };
     let full = day(23);
     for hour in (0..24).filter(|hour| *hour != 12) {
@@ -189,6 +189,44 @@ fn a_day_is_packed_hour_by_hour_only_when_all_of_it_is_known() {
     assert_eq!(full.hourly[CPU][12], 12, "the running hour is as the one before");
     let gap = day(22);
     assert_eq!(gap.hourly[CPU], [24; 24], "one hour is missing: as busy as ever, all day");
-    let none = day(0);
-    assert_eq!(none, crate::fleet::Need::flat(&average));
+    let none = Tracked::new(node, 300_000_000).usage(tenant, now_us);
+    assert_eq!(metrics::need(&none, average), crate::fleet::Need::flat(&average));
+}
+
+#[test]
+fn a_new_tenant_is_charged_as_its_like_and_less_of_that_every_day() {
+    use super::sample::{Metric, sample};
+    use super::tenant::{HOUR_US, Tracked};
+    use crate::fleet::need::{CONNECTIONS, CPU};
+    use crate::fleet::{Amounts, MilliConnections};
+    use webhost_proto::units::{Bytes, MilliCpu};
+    let class = Amounts {
+        cpu: MilliCpu(800),
+        memory: Bytes(800 << 20),
+        db_connections: MilliConnections(100),
+        ..Amounts::default()
+    };
+    // From Monday on, each hour 100 thousandths of a core, 80 MiB, 4 connections.
+    let monday = 20_773 * 24;
+    let after = |hours: i64| {
+        let mut tracked = Tracked::new(NodeId::generate(), 300_000_000);
+        for minute in 0..hours * 60 {
+            let at_us = monday * HOUR_US + minute * 60_000_000;
+            let values = [
+                (Metric::CpuUs, 6_000_000),
+                (Metric::MemoryBytes, 80 << 20),
+                (Metric::DbConnections, 4),
+            ];
+            let _ended = tracked.apply(tracked.node(), &sample(&values), at_us, 60_000_000);
+        }
+        let now_us = (monday + hours) * HOUR_US;
+        let _ended = tracked.end_hour(monday + hours);
+        metrics::need(&tracked.usage(TenantId::generate(), now_us), class)
+    };
+    for (days, cpu, memory) in [(1, 700, 697), (2, 600, 594), (6, 200, 182), (7, 100, 80)] {
+        let need = after(days * 24);
+        assert_eq!(need.hourly[CPU], [cpu; 24], "day {days}");
+        assert_eq!(need.memory, memory, "day {days}");
+        assert_eq!(need.hourly[CONNECTIONS], [400; 24], "more than its like: its own at once");
+    }
 }

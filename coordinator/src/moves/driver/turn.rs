@@ -7,6 +7,7 @@ use tracing::info;
 use super::super::durable::Ticket;
 use super::super::kind::Kind;
 use super::super::next::Transition;
+use super::super::proposals;
 use super::super::state::{Ending, State, Step};
 use super::super::target;
 use super::super::timing::later;
@@ -23,7 +24,12 @@ impl Driver {
         let mut client = self.store.client().await?;
         let tx = client.transaction().await?;
         if !moves::still_at_source(&*tx, from).await? {
-            return self.not_there(tx, from, now).await;
+            let why = "the tenant is not active where the move was to take it from";
+            return self.not_begun(tx, from, why, now).await;
+        }
+        if let Some(why) = proposals::outdated(&*tx, &self.slots, from, now).await? {
+            tenants::evaluate_again(&*tx, from.tenant).await?;
+            return self.not_begun(tx, from, &why, now).await;
         }
         moves::take_turn(&*tx).await?;
         let limits = &self.rules.limits;
@@ -106,14 +112,14 @@ impl Driver {
         (days > 0).then(|| approved.checked_sub(back).ok()).flatten()
     }
 
-    /// The tenant is not where the move was to take it from.
-    async fn not_there(
+    /// The move makes no sense any more, and nothing of it was done.
+    async fn not_begun(
         &self,
         tx: deadpool_postgres::Transaction<'_>,
         from: &Move,
+        why: &str,
         now: Timestamp,
     ) -> Result<Looked, StoreError> {
-        let why = "the tenant is not active where the move was to take it from";
         let mut to = from.revised(now);
         to.durable.pass(from.state, from.updated_at, now);
         to.durable.begin_step(None, None);

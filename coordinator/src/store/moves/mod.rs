@@ -262,6 +262,16 @@ pub async fn list(
     rows.iter().map(read).collect()
 }
 
+/// The moves that wait for a person's approval, oldest first.
+pub async fn awaiting_approval(client: &impl GenericClient) -> Result<Vec<Move>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from moves m where m.ended_at is null and m.state = $1
+         order by m.created_at, m.id"
+    );
+    let state = State::AwaitingApproval.as_str();
+    client.query(&sql, &[&state]).await?.iter().map(read).collect()
+}
+
 /// Writes `to` over the row that `from` was read from; false, and nothing
 /// written, when the row is no longer in that state, epoch and revision.
 /// `to.durable.revision` must be larger than `from`'s.

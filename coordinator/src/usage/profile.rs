@@ -1,0 +1,160 @@
+//! What a tenant usually takes at each hour of the day: 24 UTC hours of CPU,
+//! database connections and GPS rate, each the 95th percentile of that hour's
+//! five-minute values. Pure.
+//!
+//! A bucket rises at once and falls by a quarter of the difference a day: what
+//! was seen this week counts, one quiet day frees little. For the first 14 days
+//! every day teaches both kinds of day; from then on weekdays and weekends have
+//! buckets of their own.
+
+use serde::Serialize;
+
+use super::series::{CONNECTIONS, CPU, GPS, p95};
+
+/// CPU, database connections, GPS points: the rows of [`Profile::learn`].
+pub const ROWS: usize = 3;
+/// From so many days on, weekdays and weekends differ.
+pub const APART_FROM_DAYS: i64 = 14;
+
+/// 24 buckets a row, in the units of placement: thousandths of a core,
+/// hundredths of a connection, hundredths of a point a second.
+pub type Buckets = [[u16; 24]; ROWS];
+
+/// A tenant's usual day. All zero and nothing known at first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Profile {
+    weekday: Buckets,
+    weekend: Buckets,
+    /// A bit for each hour of the day that was ever seen.
+    known: u32,
+    /// Hours since the Unix epoch; 0: no history.
+    first_hour: i64,
+}
+
+/// An hour's percentiles from its five-minute values; `column` answers those of
+/// a column of the history.
+pub fn percentiles<'a>(column: impl Fn(usize) -> &'a [Option<i32>]) -> [Option<u16>; ROWS] {
+    // Points are of five minutes: 300 s.
+    [(CPU, 1, 1), (CONNECTIONS, 100, 1), (GPS, 100, 300)].map(|(row, times, over)| {
+        let value = u64::try_from(p95(column(row))?).unwrap_or(0);
+        Some(u16::try_from((value * times).div_ceil(over)).unwrap_or(u16::MAX))
+    })
+}
+
+/// Whether an hour (since the Unix epoch) is of a Saturday or Sunday, UTC.
+pub fn is_weekend(hour: i64) -> bool {
+    // The epoch was a Thursday.
+    (hour.div_euclid(24) + 3).rem_euclid(7) >= 5
+}
+
+impl Profile {
+    /// There was something to see of the tenant at `hour` (since the Unix
+    /// epoch).
+    pub fn seen(&mut self, hour: i64) {
+        if self.first_hour == 0 || hour < self.first_hour {
+            self.first_hour = hour;
+        }
+    }
+
+    /// Takes in an hour's percentiles; none where nothing was seen.
+    pub fn learn(&mut self, hour: i64, percentiles: [Option<u16>; ROWS]) {
+        if percentiles.iter().all(Option::is_none) {
+            return;
+        }
+        self.seen(hour);
+        let of_day = usize::try_from(hour.rem_euclid(24)).unwrap_or(0);
+        let is_new = self.known & (1 << of_day) == 0;
+        self.known |= 1 << of_day;
+        let apart = self.days(hour) >= APART_FROM_DAYS;
+        let weekend = is_weekend(hour);
+        for (buckets, is_its_day) in [(&mut self.weekday, !weekend), (&mut self.weekend, weekend)] {
+            if apart && !is_its_day {
+                continue;
+            }
+            for (row, value) in buckets.iter_mut().zip(percentiles) {
+                let (bucket, value) = (&mut row[of_day], value.unwrap_or(0));
+                *bucket = if is_new || value >= *bucket {
+                    value
+                } else {
+                    *bucket - (*bucket - value).div_ceil(4)
+                };
+            }
+        }
+    }
+
+    /// Whole days of history at `hour`.
+    pub fn days(&self, hour: i64) -> i64 {
+        if self.first_hour == 0 { 0 } else { (hour - self.first_hour).max(0) / 24 }
+    }
+
+    /// What is to be expected at an hour of the day (0 to 23) whatever the day
+    /// of the week: the larger of both kinds of day. None where it was never
+    /// seen.
+    pub fn expect(&self, of_day: usize) -> Option<[u16; ROWS]> {
+        if of_day >= 24 || self.known & (1 << of_day) == 0 {
+            return None;
+        }
+        Some(std::array::from_fn(|row| self.weekday[row][of_day].max(self.weekend[row][of_day])))
+    }
+
+    /// The buckets of weekdays and of weekends.
+    pub fn buckets(&self) -> (&Buckets, &Buckets) {
+        (&self.weekday, &self.weekend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Monday, 2026-11-16 00:00 UTC.
+    const MONDAY: i64 = 20_773 * 24;
+
+    fn day(profile: &mut Profile, day: i64, cpu: u16) {
+        for (hour, more) in (0..24_u16).enumerate() {
+            let hour = MONDAY + day * 24 + i64::try_from(hour).expect("small");
+            profile.learn(hour, [Some(cpu + more), Some(1), None]);
+        }
+    }
+
+    #[test]
+    fn saturday_and_sunday_are_the_weekend() {
+        let kinds: Vec<bool> = (0..7).map(|day| is_weekend(MONDAY + day * 24)).collect();
+        assert_eq!(kinds, [false, false, false, false, false, true, true]);
+        assert!(!is_weekend(MONDAY - 24 * 3) && is_weekend(MONDAY - 1));
+    }
+
+    #[test]
+    fn a_bucket_rises_at_once_and_falls_slowly() {
+        let mut profile = Profile::default();
+        assert_eq!((profile.expect(3), profile.days(MONDAY)), (None, 0));
+        day(&mut profile, 0, 400);
+        assert_eq!(profile.expect(3), Some([403, 1, 0]));
+        day(&mut profile, 1, 0);
+        assert_eq!(profile.expect(3), Some([303, 1, 0]));
+        day(&mut profile, 2, 800);
+        assert_eq!(profile.expect(23), Some([823, 1, 0]));
+        for quiet in 3..13 {
+            day(&mut profile, quiet, 0);
+        }
+        let cpu = profile.expect(0).expect("known")[0];
+        assert!(cpu < 50, "{cpu}");
+        assert_eq!(profile.days(MONDAY + 12 * 24), 12);
+    }
+
+    #[test]
+    fn weekdays_and_weekends_differ_from_the_fourteenth_day_on() {
+        let mut profile = Profile::default();
+        for n in 0..28 {
+            day(&mut profile, n, if is_weekend(MONDAY + n * 24) { 10 } else { 500 });
+        }
+        let (weekday, weekend) = profile.buckets();
+        assert_eq!(weekday[0][5], 505);
+        assert!((15..505).contains(&weekend[0][5]), "{}", weekend[0][5]);
+        assert_eq!(profile.expect(5), Some([505, 1, 0]), "what fits on Sunday must fit on Monday");
+        for n in 28..70 {
+            day(&mut profile, n, if is_weekend(MONDAY + n * 24) { 10 } else { 500 });
+        }
+        assert!(profile.buckets().1[0][5] < 60, "{:?}", profile.buckets().1[0]);
+    }
+}
