@@ -16,6 +16,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -88,11 +89,15 @@ pub struct Host {
     /// A path on the file system that holds the tenants' data; its size is
     /// the node's disk.
     pub disk: PathBuf,
+    /// The CPU that this node offers to the fleet, in thousandths of a core,
+    /// instead of all that it has: less where something else lives here, more
+    /// where CPU is promised twice on purpose.
+    pub cpu_millicores: Option<NonZeroU64>,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        Self { disk: "/".into() }
+        Self { disk: "/".into(), cpu_millicores: None }
     }
 }
 
@@ -271,6 +276,9 @@ pub struct Moves {
     pub max_rows_per_second: u64,
     /// Streams of a copy, at most 4; 0 is as many as help: half of the cores.
     pub copy_streams: u32,
+    /// Seconds between two exact comparisons of both sides while a way back is
+    /// open, 60 to 86,400. Each reads all of the tenant's rows on both.
+    pub way_back_verify_s: u32,
     /// Tables that are never moved (job queues, caches).
     pub ignore_tables: Vec<String>,
     /// Tables without tenant rows that the tenant's rows point to.
@@ -327,6 +335,7 @@ impl Default for Moves {
             enabled: true,
             max_rows_per_second: 0,
             copy_streams: 0,
+            way_back_verify_s: 3600,
             sources: BTreeMap::new(),
             ignore_tables: rules.ignore,
             reference_tables: rules.reference,

@@ -100,7 +100,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         () = stop.cancelled() => return Ok(()),
         () = collector.read(interval) => {}
     }
-    let capacity = collector.capacity();
+    let capacity = collector.capacity(config.host.cpu_millicores);
     let coordinator =
         Coordinator::start(&config, identity, capacity, &mover, &board, &tracker, &parts)?;
     rounds(collector, interval, &board, &coordinator, &parts).await;

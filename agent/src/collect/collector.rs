@@ -1,6 +1,7 @@
 //! Starts the sources and makes their rounds.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -227,9 +228,10 @@ impl Collector {
         (round, ages.map(age).to_vec())
     }
 
-    /// A view of what this machine has.
-    pub fn capacity(&self) -> CapacitySource {
-        CapacitySource { host: self.host.clone(), postgres: self.postgres.clone() }
+    /// A view of what this machine has; of CPU, what it `offers` where that is
+    /// given, in thousandths of a core.
+    pub fn capacity(&self, offers: Option<NonZeroU64>) -> CapacitySource {
+        CapacitySource { host: self.host.clone(), postgres: self.postgres.clone(), offers }
     }
 }
 
@@ -237,6 +239,7 @@ impl Collector {
 pub struct CapacitySource {
     host: watch::Receiver<Published<HostReading>>,
     postgres: watch::Receiver<Published<PostgresReading>>,
+    offers: Option<NonZeroU64>,
 }
 
 impl CapacitySource {
@@ -249,7 +252,8 @@ impl CapacitySource {
             ..wire::Capacity::default()
         };
         if let Some(host) = &host.value {
-            capacity.cpu_millicores = u64::from(host.cpu_count) * 1_000;
+            let all = u64::from(host.cpu_count) * 1_000;
+            capacity.cpu_millicores = self.offers.map_or(all, NonZeroU64::get);
             capacity.memory_bytes = host.memory_total_bytes;
             capacity.disk_bytes = host.disk_total_bytes;
         }
@@ -262,4 +266,26 @@ async fn settled<T>(published: &mut watch::Receiver<Published<T>>, round: u64) {
     // An error means that its task has ended: then there is nothing to wait
     // for, and its last words stand.
     let _ended = published.wait_for(|published| published.round >= round).await.is_err();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_offers_what_it_has_or_what_it_is_told_to() {
+        let mut measured = Published::waiting();
+        measured.value = Some(HostReading {
+            cpu_count: 4,
+            memory_total_bytes: 8 << 30,
+            ..HostReading::default()
+        });
+        let (_host, host) = watch::channel(measured);
+        let (_postgres, postgres) = watch::channel(Published::waiting());
+        for (offers, expected) in [(None, 4_000), (NonZeroU64::new(1_500), 1_500)] {
+            let source = CapacitySource { host: host.clone(), postgres: postgres.clone(), offers };
+            let capacity = source.capacity();
+            assert_eq!((capacity.cpu_millicores, capacity.memory_bytes), (expected, 8 << 30));
+        }
+    }
 }

@@ -109,6 +109,12 @@ impl Config {
                 format!("{} is more than 4; 0 takes half of the cores", self.moves.copy_streams),
             );
         }
+        if !(60..=86_400).contains(&self.moves.way_back_verify_s) {
+            wrong(
+                "moves.way_back_verify_s",
+                format!("{} is not 60 to 86400 seconds", self.moves.way_back_verify_s),
+            );
+        }
         if let Some(hold) = &self.hold {
             if !hold.listen.ip().is_loopback() {
                 wrong(

@@ -85,6 +85,9 @@ impl Config {
                 self.coordinator.enrolment_address = Some(value.into());
             }
             "HOST_DISK" => self.host.disk = value.into(),
+            "HOST_CPU_MILLICORES" => {
+                self.host.cpu_millicores = Some(parse(value, "thousandths of a core, above 0")?);
+            }
             "CONTAINERS_ENABLED" => self.containers.enabled = parse(value, "true or false")?,
             "CONTAINERS_SOCKET" => self.containers.socket = value.into(),
             "CONTAINERS_LABEL" => value.clone_into(&mut self.containers.label),
@@ -150,6 +153,9 @@ impl Config {
             }
             "MOVES_COPY_STREAMS" => {
                 self.moves.copy_streams = parse(value, "streams of a copy, 0 for as many as help")?;
+            }
+            "MOVES_WAY_BACK_VERIFY_S" => {
+                self.moves.way_back_verify_s = parse(value, "seconds")?;
             }
             "MOVES_IGNORE_TABLES" => self.moves.ignore_tables = words(value),
             "MOVES_REFERENCE_TABLES" => self.moves.reference_tables = words(value),

@@ -53,6 +53,10 @@ fn mistakes_are_named_with_file_line_and_key() {
             "postgres.url: asks for TLS",
         ),
         (
+            "[coordinator]\naddress='a:1'\n[moves]\nway_back_verify_s=5",
+            "moves.way_back_verify_s: 5 is not 60 to 86400 seconds",
+        ),
+        (
             "[coordinator]\naddress='a:1'\n[tunnel]\nlisten='0.0.0.0:7403'",
             "tunnel.advertise: is needed",
         ),

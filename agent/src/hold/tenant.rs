@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::phase::{Admission, Phase, Way};
+use super::phase::{Admission, PATIENCE, Phase, Way};
 use super::upstream::Upstream;
 
 /// A request that has run for longer than this when its tenant is parked is a
@@ -39,9 +39,11 @@ struct Inner {
     next: u64,
     /// Requests that were ever in flight together.
     most: usize,
-    /// Requests that waited, and how long the longest did, since the last park.
+    /// Requests that have waited since the park, how long the longest did, and
+    /// when the first came of those that wait still.
     waited: u64,
     longest: Duration,
+    first: Option<Instant>,
     upgraded: usize,
 }
 
@@ -98,12 +100,13 @@ impl Tenant {
             most: 0,
             waited: 0,
             longest: Duration::ZERO,
+            first: None,
             upgraded: 0,
         };
         Arc::new(Self { host, inner: Mutex::new(inner), changes: watch::Sender::new(0) })
     }
 
-    /// Admits a request, when it may go: at most [`super::phase::PATIENCE`]
+    /// Admits a request, when it may go: at most [`PATIENCE`]
     /// after it came.
     pub(super) async fn enter(self: &Arc<Self>, arrived: Instant) -> Entered {
         let mut changes = self.changes.subscribe();
@@ -115,15 +118,19 @@ impl Tenant {
                 match inner.phase.admit(arrived, now) {
                     Admission::Go(way) => {
                         if waited {
-                            inner.waited += 1;
                             inner.longest = inner.longest.max(now - arrived);
                         }
                         return self.count(&mut inner, way, now);
                     }
-                    Admission::Wait(due) => due,
+                    Admission::Wait(due) => {
+                        if !std::mem::replace(&mut waited, true) {
+                            inner.waited += 1;
+                            inner.first = Some(inner.first.unwrap_or(arrived).min(arrived));
+                        }
+                        due
+                    }
                 }
             };
-            waited = true;
             tokio::select! {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep_until(due) => {}
@@ -146,9 +153,12 @@ impl Tenant {
 
     /// New requests wait from now on.
     pub fn park(&self) {
+        let now = Instant::now();
         let mut inner = self.lock();
-        inner.phase = inner.phase.park(Instant::now());
-        (inner.waited, inner.longest) = (0, Duration::ZERO);
+        if inner.phase.parked_until(now).is_none() {
+            (inner.waited, inner.longest, inner.first) = (0, Duration::ZERO, None);
+        }
+        inner.phase = inner.phase.park(now);
         drop(inner);
         self.tell();
     }
@@ -185,7 +195,13 @@ impl Tenant {
 
     /// Requests go on, there.
     pub fn release(&self, way: Way) {
+        let now = Instant::now();
         let mut inner = self.lock();
+        // Those that wait still are admitted a moment later.
+        if let Some(first) = inner.first.take() {
+            let longest = now.saturating_duration_since(first).min(PATIENCE);
+            inner.longest = inner.longest.max(longest);
+        }
         inner.phase = inner.phase.release(way);
         drop(inner);
         self.tell();
@@ -308,6 +324,8 @@ mod tests {
         assert_eq!(tenant.drained(Duration::from_millis(100)).await, 0);
         assert_eq!(tenant.figures().in_flight, 0, "the newcomer waits");
         tenant.release(Way::Here);
+        // Before anyone of them has run on.
+        assert_eq!((tenant.figures().waited, tenant.figures().longest_wait_us), (1, 100_000));
         assert!(tasks.join_next().await.expect("one").expect("no panic"));
         let figures = tenant.figures();
         assert_eq!((figures.phase.as_str(), figures.waited), ("pass", 1));
@@ -320,7 +338,7 @@ mod tests {
         tenant.park();
         let began = Instant::now();
         let entered = tenant.enter(began).await;
-        assert_eq!(Instant::now() - began, super::super::phase::PATIENCE);
+        assert_eq!(Instant::now() - began, PATIENCE);
         drop(entered);
     }
 

@@ -110,6 +110,9 @@ pub struct Order {
     /// Streams of the copy; 0 is as many as help.
     #[serde(default)]
     pub copy_streams: u32,
+    /// Seconds between two exact comparisons of a way back; 0 is an hour.
+    #[serde(default)]
+    pub way_back_verify_s: u32,
 }
 
 fn source() -> Side {
@@ -256,6 +259,9 @@ fn prepare(
     };
     if let Some(pages) = order.copy_part_pages {
         tuning.copy_part_pages = pages;
+    }
+    if order.way_back_verify_s > 0 {
+        tuning.way_back_verify = Duration::from_secs(order.way_back_verify_s.into());
     }
     let fail = fail(&order);
     // Beside the directory of open moves, in the state directory.

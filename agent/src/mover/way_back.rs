@@ -4,7 +4,7 @@
 //! It is leg 1 of the move, armed and drained like leg 0, so that a roll back
 //! is nothing but this leg's cut-over, and may come at any moment. Every batch
 //! is compared by key; both sides are compared exactly once at the start and
-//! then every hour. What keeps a database out of reach is waited for: the log
+//! then every hour (`[moves] way_back_verify_s`). What keeps a database out of reach is waited for: the log
 //! keeps the keys meanwhile. A difference ends the way back, named; the new
 //! side serves on.
 

@@ -89,6 +89,7 @@ pub(super) fn setup(
         tickets,
         copy_part_pages: None,
         copy_streams: config.moves.copy_streams,
+        way_back_verify_s: config.moves.way_back_verify_s,
         patience: Patience::of_an_agent(),
         sources: sources(config).map_err(RunError::Mover)?,
         shutdown: CancellationToken::new(),

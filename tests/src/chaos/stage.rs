@@ -136,6 +136,7 @@ pub fn setup(
         tickets: Arc::new(Tickets::load(dir)?),
         copy_part_pages: Some(32),
         copy_streams: 0,
+        way_back_verify_s: 0,
         patience: PATIENT,
         sources: std::collections::BTreeMap::new(),
         shutdown: CancellationToken::new(),

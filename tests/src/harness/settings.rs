@@ -3,13 +3,17 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// A node's capacity is the smaller of its shape and what its agent measures,
+/// A node's capacity is the smaller of its shape and what its agent offers,
 /// and all nodes of a fleet here share one small machine: tenants that aren't
 /// measured yet are charged with less than a server's averages, and a node is
 /// filled further, because each of them measures what all of them use.
 const SMALL_TENANTS: &str = "[catalog.thresholds]\nplace_limit = 0.98\nact_limit = 0.99\n\
      [catalog.averages]\ncpu_millicores = 5\nmemory_mb = 50\n\
      disk_mb = 50\ndb_connections_milli = 200\ngps_points_per_kilosecond = 2000\n";
+
+/// What each agent offers: all of them measure the CPU of the one machine, and
+/// what else keeps that busy is no reason to take no tenant.
+const OFFERED_MILLICORES: u32 = 16_000;
 
 /// The tenants' host names end with it.
 pub const DOMAIN: &str = "fleet.example";
@@ -123,6 +127,7 @@ impl AgentSettings {
              interval_ms = {interval}\n\
              [coordinator]\naddress = \"{link}\"\nenrolment_address = \"{enrolment}\"\n\
              [containers]\n{containers}\
+             [host]\ncpu_millicores = {OFFERED_MILLICORES}\n\
              [postgres]\nurl = \"host={postgres} user={user} dbname={database}\"\n\
              survey_interval_s = 2\n\
              [app]\nmetrics_url = \"http://{app}/metrics\"\n\

@@ -134,7 +134,7 @@ async fn the_newest_session_of_a_node_wins() {
 
 #[tokio::test]
 async fn a_session_ends_when_the_certificate_expires_and_none_begins_after() {
-    let brief = Leaves { lifetime: Duration::from_secs(3) };
+    let brief = Leaves { lifetime: Duration::from_secs(8) };
     let world = World::with(settings(), brief).await;
     let machine = world.machine("fsn-1").await;
     let mut agent = machine.agent(&world.link, Registry::default());

@@ -52,6 +52,7 @@ pub(crate) fn setup(world: &World, spec: &Spec, dir: &Path, fail_at: Option<&str
         tickets: Arc::new(Tickets::load(dir).expect("tickets")),
         copy_part_pages: Some(32),
         copy_streams: 0,
+        way_back_verify_s: 0,
         patience: Patience::default(),
         sources: std::collections::BTreeMap::new(),
         shutdown: CancellationToken::new(),

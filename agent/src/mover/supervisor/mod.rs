@@ -77,6 +77,8 @@ pub struct Setup {
     pub copy_part_pages: Option<u32>,
     /// 0 is as many as help.
     pub copy_streams: u32,
+    /// Seconds between two exact comparisons of a way back; 0 is an hour.
+    pub way_back_verify_s: u32,
     pub patience: Patience,
     /// Databases of other nodes that this one reaches without their agents, to
     /// settle a move whose source's agent is gone.

@@ -336,6 +336,7 @@ impl Supervisor {
             scratch: self.inner.records.dir().to_path_buf(),
             copy_part_pages: setup.copy_part_pages,
             copy_streams: setup.copy_streams,
+            way_back_verify_s: setup.way_back_verify_s,
         })
     }
 }

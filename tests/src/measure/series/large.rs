@@ -36,6 +36,7 @@ pub async fn run(town: &mut Town, figures: &mut Figures) -> anyhow::Result<()> {
         scratch: town.scratch().to_path_buf(),
         copy_part_pages: None,
         copy_streams: 0,
+        way_back_verify_s: 0,
     };
     let mut child = Command::new(std::env::current_exe()?)
         .arg(ARGUMENT)
