@@ -1,3 +1,4 @@
+mod looks;
 mod moves;
 
 use std::collections::BTreeMap;

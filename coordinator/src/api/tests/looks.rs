@@ -1,0 +1,93 @@
+//! Usage over time, limits, rules and accuracy over HTTP.
+
+use super::*;
+
+#[tokio::test]
+async fn a_chart_shows_the_running_hour_and_refuses_what_it_does_not_know() {
+    let site = Site::new().await;
+    let (_, tenant) = site.tenant().await;
+    let chart = site.get(&format!("/api/tenants/{tenant}/usage/chart?metric=gps_points")).await;
+    assert_eq!((&chart["step_s"], &chart["unit"]), (&json!(60), &json!("points")));
+    let values = chart["values"].as_array().expect("values");
+    let known: Vec<&Value> = values.iter().filter(|value| !value.is_null()).collect();
+    assert_eq!(known, [&json!(500)], "one report of 500 points, nothing before it");
+    for (query, field) in [
+        ("metric=mood", "metric"),
+        ("metric=cpu&from=yesterday", "from"),
+        ("metric=cpu&to=later", "to"),
+        ("metric=cpu&from=2020-01-01T00:00:00Z", "from"),
+        ("metric=cpu&from=2999-01-01T00:00:00Z", "from"),
+    ] {
+        let path = format!("/api/tenants/{tenant}/usage/chart?{query}");
+        let (status, body) = site.admin(Method::GET, &path, Value::Null).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{query}: {body}");
+        assert_eq!(body["error"]["field"], field, "{query}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn rules_are_set_shown_and_audited() {
+    let site = Site::new().await;
+    let (node, tenant) = site.tenant().await;
+    let path = format!("/api/tenants/{tenant}/rules");
+    let none = json!({ "pinned": null, "near": [], "only": [], "apart": [] });
+    assert_eq!(site.get(&path).await, none);
+    let wish = json!({ "pinned": "shared-1", "only": ["US", "iad"], "apart": ["b", "a", "b"] });
+    let (status, set) = site.admin(Method::PUT, &path, wish).await;
+    assert_eq!(status, StatusCode::OK, "{set}");
+    let expected = json!({
+        "pinned": node.to_string(), "near": [], "only": ["iad"], "apart": ["a", "b"],
+    });
+    assert_eq!((&set, &site.get(&path).await), (&expected, &expected));
+    for (wish, field) in [
+        (json!({ "pinned": "nowhere" }), "pinned"),
+        (json!({ "near": ["Atlantis"] }), "near"),
+        (json!({ "apart": ["Not a label"] }), "apart"),
+    ] {
+        let (status, body) = site.admin(Method::PUT, &path, wish).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+        assert_eq!(body["error"]["field"], field);
+    }
+    assert_eq!(site.get(&path).await, expected, "what is refused changes nothing");
+    let (status, _) = site.admin(Method::PUT, &path, json!({})).await;
+    assert_eq!((status, site.get(&path).await), (StatusCode::OK, none));
+    let set = "select count(*) from audit where action = 'tenant.rules_set'";
+    assert_eq!(site.world.count(set).await, 2);
+}
+
+#[tokio::test]
+async fn limits_and_accuracy_are_shown() {
+    let site = Site::new().await;
+    let (_, tenant) = site.tenant().await;
+    assert_eq!(site.get("/api/limits").await, json!([]));
+    site.world
+        .execute(&format!(
+            "insert into limits (tenant_id, name, level, used, allowed, since)
+             values ('{tenant}', 'vehicles', 'breach', 6, 5, now()),
+                    ('{tenant}', 'users', 'clear', 1, 50, now()),
+                    ('{tenant}', 'storage', 'warning', 5000, 6000, now())"
+        ))
+        .await;
+    let limits = site.get("/api/limits").await;
+    let shown: Vec<_> = limits
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| (one["limit"].as_str(), one["level"].as_str(), one["used"].as_u64()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (Some("vehicles"), Some("breach"), Some(6)),
+            (Some("storage"), Some("warning"), Some(5000)),
+        ]
+    );
+    let accuracy = site.get("/api/decisions/accuracy?days=1").await;
+    assert_eq!((&accuracy["stays"], &accuracy["stayed_percent"]), (&json!(0), &Value::Null));
+    let (status, body) =
+        site.admin(Method::GET, "/api/decisions/accuracy?days=0", Value::Null).await;
+    assert_eq!(
+        (status, &body["error"]["field"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("days"))
+    );
+}
