@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::watch;
 use webhost_agent::mover::catalog::Rules;
 use webhost_agent::mover::connect::Endpoint;
-use webhost_agent::mover::error::Side;
+use webhost_agent::mover::error::{MoveError, Side};
 use webhost_agent::mover::fail::Fail;
 use webhost_agent::mover::run::{Run, Tuning};
 use webhost_agent::mover::spec::{CutOver, Done, Progress, Secret, Spec, Step};
@@ -104,11 +104,16 @@ pub(crate) async fn steps(run: &Run, steps: &[Step]) {
     }
 }
 
+/// Switches; where writers were in the way, once more, as the coordinator asks.
 pub(crate) async fn cut_over(run: &Run) -> CutOver {
-    match run.step(Step::CutOver).await {
-        Ok(Done::CutOver(result)) => result,
-        other => panic!("cut over: {other:?}"),
+    for _ in 0..10 {
+        match run.step(Step::CutOver).await {
+            Ok(Done::CutOver(result)) => return result,
+            Err(MoveError::Blocked { what, blockers }) => eprintln!("{what}: {blockers}"),
+            other => panic!("cut over: {other:?}"),
+        }
     }
+    panic!("cut over: writers were in the way ten times")
 }
 
 pub(crate) async fn states(world: &World) -> (String, String) {
