@@ -37,6 +37,12 @@ async fn no_errors<T>(scene: impl AsyncFn() -> (Stage, Seen, T)) -> (Stage, Seen
     unreachable!("the last try returns")
 }
 
+/// However long the machine stood still: what was acknowledged is at `node`.
+async fn all_there(stage: &Stage, node: &str, seen: &Seen) {
+    let found = stage.found(node, &seen.written).await.expect("rows");
+    assert_eq!(found, seen.written.len(), "acknowledged, and found at {node}");
+}
+
 fn unharmed(stage: &Stage, seen: &Seen) {
     assert!(
         seen.errors.is_empty(),
@@ -70,7 +76,7 @@ fn count(seen: &Seen, kind: Kind) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_under_load_shows_no_client_an_error() {
     let _alone = ALONE.lock().await;
-    let (stage, seen, ()) = no_errors(async || {
+    let (_stage, seen, ()) = no_errors(async || {
         let stage = Stage::start(Options::throwaway(), &[]).await.expect("a stage");
         let clients = clients(&stage, 4, true);
         served(&clients, 100).await;
@@ -83,6 +89,7 @@ async fn a_move_under_load_shows_no_client_an_error() {
         let seen = clients.stop().await;
         felt("before", &seen, Duration::ZERO, began);
         felt("move", &seen, began, switched);
+        all_there(&stage, DEDICATED, &seen).await;
         (stage, seen, ())
     })
     .await;
@@ -97,8 +104,6 @@ async fn a_move_under_load_shows_no_client_an_error() {
         seen.cut
     );
     assert!(seen.told >= 3, "each WebSocket is told to come again");
-    let found = stage.found(DEDICATED, &seen.written).await.expect("rows");
-    assert_eq!(found, seen.written.len(), "everything acknowledged is at the new place");
     for kind in [Kind::Upload, Kind::List, Kind::Download, Kind::Message] {
         assert!(count(&seen, kind) > 0, "{kind:?}");
     }
@@ -129,7 +134,7 @@ fn felt(what: &str, seen: &Seen, from: Duration, to: Duration) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_roll_back_under_load_shows_no_client_an_error() {
     let _alone = ALONE.lock().await;
-    let (stage, seen, written_there) = no_errors(async || {
+    let (_stage, seen, written_there) = no_errors(async || {
         let stage = Stage::start(Options::throwaway(), &[]).await.expect("a stage");
         let clients = clients(&stage, 4, true);
         served(&clients, 100).await;
@@ -149,13 +154,12 @@ async fn a_roll_back_under_load_shows_no_client_an_error() {
         felt("move", &seen, began, switched);
         felt("way back open", &seen, switched, there);
         felt("roll back", &seen, there, back);
+        all_there(&stage, SHARED, &seen).await;
         (stage, seen, written_there)
     })
     .await;
     assert!(seen.written.len() > written_there, "the clients write on at home");
     assert!(seen.told >= 6, "each WebSocket is told to come again, both ways: {}", seen.told);
-    let found = stage.found(SHARED, &seen.written).await.expect("rows");
-    assert_eq!(found, seen.written.len(), "everything acknowledged is at home");
 }
 
 /// Dies once with the requests parked: they go on, and nobody sees an error.
@@ -173,8 +177,7 @@ async fn a_mover_that_dies_with_requests_parked_shows_no_client_an_error() {
         let seen = clients.stop().await;
         let longest = seen.samples.iter().map(|sample| sample.took).max().unwrap_or_default();
         eprintln!("{point}: longest {longest:?}, errors {:?}", seen.errors);
-        let found = stage.found(DEDICATED, &seen.written).await.expect("rows");
-        assert_eq!(found, seen.written.len(), "{point}: nothing acknowledged is lost");
+        all_there(&stage, DEDICATED, &seen).await;
         (stage, seen, ())
     };
     no_errors(async || dies_at("after_take").await).await;
@@ -206,6 +209,5 @@ async fn an_agent_that_dies_leaves_nobody_parked() {
     let late: Vec<_> = seen.errors.iter().filter(|error| error.at > settled).collect();
     eprintln!("killed at {killed:?}, {} errors in between", seen.errors.len());
     assert!(late.is_empty(), "{}\n{late:#?}", stage.fleet.logs(30));
-    let found = stage.found(DEDICATED, &seen.written).await.expect("rows");
-    assert_eq!(found, seen.written.len(), "nothing acknowledged is lost");
+    all_there(&stage, DEDICATED, &seen).await;
 }
