@@ -27,7 +27,7 @@ demo: ## a whole fleet on this machine: signup, reports, a decision, a live move
 test: ## every test, on real PostgreSQL and real processes
 	@sh tests/deps.sh test
 	$(CARGO) build --locked --workspace --all-targets
-	$(CARGO) test --locked --workspace --no-fail-fast
+	@CARGO="$(CARGO)" sh tests/run.sh
 
 chaos: ## every fault at every point of every step of a move (COUNT times, from SEED, ONLY what matches)
 	@sh tests/deps.sh test

@@ -44,6 +44,10 @@ async fn gives_way(run: &Run, world: &World, step: Step, side: Side, table: &str
                 .expect("looks");
             for row in &rows {
                 let query: String = row.get(1);
+                // The locks are read after the statements: given up in between.
+                if query.eq_ignore_ascii_case("rollback") {
+                    continue;
+                }
                 assert!(query.contains("SET LOCAL lock_timeout = '100ms'"), "{query}");
                 tries.insert(row.get::<_, String>(0));
             }
