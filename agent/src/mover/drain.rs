@@ -143,14 +143,16 @@ impl<'a> Drain<'a> {
     }
 
     /// The same, as fast as `gauge` lets it go; but half of the time it works,
-    /// so that it does not fall behind for ever.
+    /// and all of it while writers keep the log long: it must end.
     async fn gently(&mut self, gauge: &Gauge) -> Result<Drained, MoveError> {
         let started = Instant::now();
         let until = started + self.run.tuning.drain_patience;
         let mut steady = 0;
+        let (mut before, mut since) = (self.length().await?, 0);
         loop {
             let began = Instant::now();
             let taken = self.batch(Some(self.run.tuning.drain_batch)).await?;
+            since += taken;
             let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
             self.run.progress.send_replace(Progress {
                 table: sql::log_table(self.run.spec.move_id),
@@ -165,16 +167,21 @@ impl<'a> Drain<'a> {
                 break;
             }
             let now = Instant::now();
-            if let Some(due) = gauge.spend(now, taken * KEY_BYTES) {
+            let Some(due) = gauge.spend(now, taken * KEY_BYTES) else { continue };
+            let length = if self.long { self.length().await? } else { 0 };
+            if !self.long || gains(before, length, since) {
                 tokio::time::sleep_until(due.min(now + now.duration_since(began))).await;
             }
+            (before, since) = (length, 0);
         }
-        let remaining: i64 = self
-            .source
-            .one(&format!("select count(*) from {}", sql::log_table(self.run.spec.move_id)), &[])
-            .await?
-            .get(0);
-        Ok(Drained { keys: self.keys, remaining: remaining.max(0).cast_unsigned() })
+        Ok(Drained { keys: self.keys, remaining: self.length().await? })
+    }
+
+    /// Rows of the log.
+    async fn length(&self) -> Result<u64, MoveError> {
+        let log = sql::log_table(self.run.spec.move_id);
+        let rows: i64 = self.source.one(&format!("select count(*) from {log}"), &[]).await?.get(0);
+        Ok(rows.max(0).cast_unsigned())
     }
 
     /// One batch of up to `limit` log rows (all for none, unless writers are
@@ -284,5 +291,28 @@ impl<'a> Drain<'a> {
     /// Keys drained so far.
     pub fn drained(&self) -> u64 {
         self.keys
+    }
+}
+
+/// Whether a log of `before` rows that `taken` keys were taken off since, and
+/// that has `after` rows now, got less than half as many new ones: then there
+/// is time to rest.
+fn gains(before: u64, after: u64, taken: u64) -> bool {
+    let came = (after + taken).saturating_sub(before);
+    came.saturating_mul(2) <= taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gains;
+
+    #[test]
+    fn a_drain_rests_only_while_it_gains() {
+        assert!(gains(100_000, 80_000, 20_000), "nobody writes");
+        assert!(gains(100_000, 90_000, 20_000), "half as many came");
+        assert!(!gains(100_000, 90_001, 20_000), "more than half came");
+        assert!(!gains(100_000, 120_000, 20_000), "it grows");
+        assert!(gains(100_000, 80_000, 500), "one key many times");
+        assert!(!gains(0, 5_000, 20_000), "it was short a moment ago");
     }
 }
