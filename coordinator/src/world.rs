@@ -176,6 +176,6 @@ pub(crate) fn report(sequence: u64, tenants: &[(TenantId, u64, u64)]) -> wire::R
             column(wire::Metric::Vehicles, tenants.iter().map(|t| t.2).collect()),
         ],
         sources: Vec::new(),
-        sources_unchanged: false,
+        ..wire::Report::default()
     }
 }

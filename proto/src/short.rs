@@ -3,8 +3,8 @@
 //! At one report a second most of what is said was said a second ago: a
 //! tenant's storage, its vehicles, how each source is. So within a session a
 //! gauge is sent as the difference to its last value, a column that did not
-//! change as one bit, and the sources only when one of them changes. Counters
-//! are increases already.
+//! change as one bit, and the sources and file systems only when one of them
+//! changes. Counters are increases already.
 //!
 //! Both ends keep a [`Memory`] of the stream and pass every report through
 //! it, in the order of the stream: the agent [`shorten`](Memory::shorten)s,
@@ -17,10 +17,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::wire::{Column, Metric, Report, SourceHealth};
+use crate::wire::{Column, Metric, Mount, Report, SourceHealth};
 
 /// The most columns of a report whose memory is kept.
 pub const MAX_COLUMNS: usize = 128;
+/// The most file systems of a report that are remembered.
+pub const MAX_MOUNTS: usize = 32;
 
 /// What the stream said so far, at either end of one session.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +32,7 @@ pub struct Memory {
     /// Gauges alone: a counter is compared with zero.
     columns: BTreeMap<Key, Kept>,
     sources: Option<Vec<SourceHealth>>,
+    mounts: Option<Vec<Mount>>,
 }
 
 type Key = (i32, i32, u64);
@@ -44,6 +47,15 @@ fn key(column: &Column) -> Key {
     (column.metric, column.basis, column.bound)
 }
 
+/// Whether a metric is among those that came later, which travel apart: a
+/// coordinator that doesn't know them ends a session that has them among the
+/// others.
+pub fn is_later(metric: Metric) -> bool {
+    let number = metric as i32;
+    (Metric::CpuThrottledUs as i32..Metric::MemoryBytes as i32).contains(&number)
+        || number > Metric::Vehicles as i32
+}
+
 /// Whether a metric is a gauge; the wire numbers them from 20 on.
 fn is_gauge(metric: i32) -> bool {
     metric >= Metric::MemoryBytes as i32
@@ -53,7 +65,7 @@ impl Memory {
     /// The agent's end: leaves out of `report` what the coordinator knows.
     pub fn shorten(&mut self, report: &mut Report) {
         self.turn_to(report);
-        for column in &mut report.columns {
+        for column in report.columns.iter_mut().chain(&mut report.more_columns) {
             if is_gauge(column.metric) {
                 self.shorten_gauge(column);
             } else if !column.values.is_empty() && column.values.iter().all(|value| *value == 0) {
@@ -66,6 +78,12 @@ impl Memory {
             report.sources_unchanged = true;
         } else {
             self.sources = Some(report.sources.clone());
+        }
+        if self.mounts.as_ref() == Some(&report.mounts) {
+            report.mounts = Vec::new();
+            report.mounts_unchanged = true;
+        } else {
+            self.mounts = Some(report.mounts.clone());
         }
     }
 
@@ -107,8 +125,8 @@ impl Memory {
     /// # Errors
     /// What refers to something that was never said; the session has to end.
     pub fn restore(&mut self, report: &mut Report, max_tenants: usize) -> Result<(), String> {
-        if report.columns.len() > MAX_COLUMNS {
-            let found = report.columns.len();
+        let found = report.columns.len() + report.more_columns.len();
+        if found > MAX_COLUMNS {
             return Err(format!("{found} columns, at most {MAX_COLUMNS} may be"));
         }
         if report.sources_unchanged {
@@ -118,11 +136,18 @@ impl Memory {
         } else if report.sources.len() <= MAX_COLUMNS {
             self.sources = Some(report.sources.clone());
         }
+        if report.mounts_unchanged {
+            let said = self.mounts.as_ref().ok_or("mounts_unchanged, but none were told")?;
+            report.mounts.clone_from(said);
+            report.mounts_unchanged = false;
+        } else if report.mounts.len() <= MAX_MOUNTS {
+            self.mounts = Some(report.mounts.clone());
+        }
         self.turn_to(report);
         if self.version != report.dictionary_version || self.tenants > max_tenants {
             return Ok(());
         }
-        for column in &mut report.columns {
+        for column in report.columns.iter_mut().chain(&mut report.more_columns) {
             self.restore_column(column, max_tenants)
                 .map_err(|why| format!("metric {}: {why}", column.metric))?;
         }

@@ -10,12 +10,17 @@
 //! Memory is the working set: what is used without the file pages that the
 //! kernel would drop first (as Kubernetes and `docker stats` count it).
 
+pub mod detail;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::proc::Use;
+
+/// Longer than any file of a group on a machine with hundreds of disks.
+const MAX_TEXT: usize = 256 * 1024;
 
 /// Where the hierarchies are mounted.
 #[derive(Clone, Debug)]
@@ -28,13 +33,24 @@ pub struct Hierarchies {
 pub struct Paths {
     cpu: String,
     memory: String,
+    /// Of v1: the CPU's limits, block devices, and the number of tasks.
+    limits: String,
+    devices: String,
+    tasks: String,
     unified: String,
 }
 
 impl Paths {
     /// The same path everywhere.
     pub fn everywhere(path: &str) -> Self {
-        Self { cpu: path.into(), memory: path.into(), unified: path.into() }
+        Self {
+            cpu: path.into(),
+            memory: path.into(),
+            limits: path.into(),
+            devices: path.into(),
+            tasks: path.into(),
+            unified: path.into(),
+        }
     }
 
     /// From the text of `/proc/<pid>/cgroup`.
@@ -50,6 +66,9 @@ impl Paths {
                 match controller {
                     "cpuacct" => path.clone_into(&mut paths.cpu),
                     "memory" => path.clone_into(&mut paths.memory),
+                    "cpu" => path.clone_into(&mut paths.limits),
+                    "blkio" => path.clone_into(&mut paths.devices),
+                    "pids" => path.clone_into(&mut paths.tasks),
                     _ => {}
                 }
             }
@@ -155,15 +174,21 @@ impl Cgroup {
 }
 
 fn text<'a>(file: &File, buffer: &'a mut Vec<u8>) -> io::Result<&'a str> {
-    buffer.resize(8 * 1024, 0);
+    buffer.resize(buffer.len().max(8 * 1024), 0);
     let mut filled = 0;
     loop {
         let read = file.read_at(&mut buffer[filled..], filled as u64)?;
         filled += read;
         // The kernel hands out at most a page at a time, so only an empty
         // read is the end.
-        if read == 0 || filled == buffer.len() {
+        if read == 0 {
             break;
+        }
+        if filled == MAX_TEXT {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a cgroup file is too long"));
+        }
+        if filled == buffer.len() {
+            buffer.resize((filled * 2).min(MAX_TEXT), 0);
         }
     }
     std::str::from_utf8(&buffer[..filled])
@@ -232,6 +257,13 @@ mod tests {
     #[test]
     fn paths_by_controller() {
         let paths = Paths::parse("4:cpu,cpuacct:/a\n3:memory:/b:c\n0::/d\nnonsense\n");
-        assert_eq!(paths, Paths { cpu: "/a".into(), memory: "/b:c".into(), unified: "/d".into() });
+        let expected = Paths {
+            cpu: "/a".into(),
+            limits: "/a".into(),
+            memory: "/b:c".into(),
+            unified: "/d".into(),
+            ..Paths::default()
+        };
+        assert_eq!(paths, expected);
     }
 }

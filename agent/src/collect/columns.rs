@@ -7,6 +7,7 @@ use webhost_proto::ids::TenantId;
 use webhost_proto::wire::{Basis, Metric};
 
 use super::app::AppTenant;
+use super::detail;
 use super::round::TenantRound;
 use crate::link::report::CollectedColumn;
 
@@ -71,5 +72,13 @@ pub(super) fn columns(
     add(Metric::Vehicles, Measured, 0, &|t| {
         t.app.as_ref().and_then(|app| app.vehicles).or(t.vehicles)
     });
+    for (at, metric) in detail::COUNTED.into_iter().enumerate() {
+        // Most of these stand still for hours: said only when one moves.
+        if tenants.values().any(|t| t.detail.counts[at].is_some_and(|more| more > 0)) {
+            add(metric, Measured, 0, &|t| t.detail.counts[at]);
+        }
+    }
+    add(Metric::Tasks, Measured, 0, &|t| t.detail.tasks);
+    add(Metric::Unhealthy, Measured, 0, &|t| t.detail.unhealthy);
     columns
 }

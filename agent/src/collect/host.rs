@@ -1,13 +1,19 @@
 //! The machine: CPU, memory, disk, network. sysinfo gives what is the same
 //! effort anywhere (memory, load, network); CPU time comes from `/proc/stat`,
-//! because a share in percent can't be added up over lost reports, and disk
-//! from one `statvfs` instead of a walk over every mount.
+//! because a share in percent can't be added up over lost reports, and disks
+//! from a `statvfs` of those that [`mounts`] names.
 
-use std::path::PathBuf;
+pub mod mounts;
+pub mod pressure;
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sysinfo::{MemoryRefreshKind, Networks, RefreshKind, System};
+use webhost_proto::wire;
 
+use self::mounts::Mounts;
+use self::pressure::pressure;
 use super::counter::Counter;
 use super::proc;
 use super::source::{Outcome, Source};
@@ -16,7 +22,7 @@ use super::source::{Outcome, Source};
 pub const LIMIT: Duration = Duration::from_secs(2);
 
 /// One reading. CPU and network are totals since the agent watches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostReading {
     pub cpu_busy_us: u64,
     pub network_rx_bytes: u64,
@@ -29,11 +35,16 @@ pub struct HostReading {
     pub disk_total_bytes: u64,
     pub disk_used_bytes: u64,
     pub uptime_s: u64,
+    /// `None` where the kernel doesn't measure it.
+    pub pressure: Option<wire::Pressure>,
+    /// The configured disk first.
+    pub mounts: Vec<wire::Mount>,
 }
 
 /// The source.
 pub struct HostSource {
     disk: PathBuf,
+    mounts: Mounts,
     /// Made at the first reading that succeeds.
     system: Option<System>,
     networks: Option<Networks>,
@@ -48,6 +59,7 @@ impl HostSource {
     /// `disk`: a path on the file system to watch.
     pub fn new(disk: PathBuf) -> Self {
         Self {
+            mounts: Mounts::new(&disk),
             disk,
             system: None,
             networks: None,
@@ -115,6 +127,8 @@ impl HostSource {
             disk_total_bytes,
             disk_used_bytes,
             uptime_s,
+            pressure: pressure(Path::new("/proc/pressure")),
+            mounts: self.mounts.read(),
         };
         if wrong.is_empty() {
             Outcome::Good(reading)
@@ -184,6 +198,8 @@ mod tests {
         assert!(first.memory_used_bytes <= first.memory_total_bytes);
         assert!(first.disk_used_bytes <= first.disk_total_bytes);
         assert_eq!(first.cpu_busy_us, 0, "counters begin with the second reading");
+        assert_eq!(first.mounts[0].path, "/");
+        assert_eq!(first.mounts[0].total_mib, first.disk_total_bytes >> 20);
     }
 
     #[test]

@@ -8,11 +8,11 @@
 //! | source | reads | per tenant |
 //! |---|---|---|
 //! | [`host`] | /proc, sysinfo, statvfs | – |
-//! | [`container`] | Docker's list and events, [`cgroup`] files | CPU, memory (measured) |
+//! | [`container`] | Docker's list and events, [`cgroup`] files, net/dev | CPU, memory, [`detail`] (measured) |
 //! | [`postgres`] | catalog, statistics, pg_stat_activity, fence | storage, vehicles, connections |
 //! | [`app`] | the application's Prometheus page | points, calls, errors, durations, clients |
 //! | [`shared`] | [`cgroup`] files, process trees in /proc | by [`attribute`], CPU and memory |
-//! | [`slices`] | [`cgroup`] files of slices and services | CPU, memory (measured) |
+//! | [`slices`] | [`cgroup`] files of slices and services | CPU, memory, [`detail`] (measured) |
 //! | [`access_log`] | nginx's log, where the application counts nothing | calls, errors, durations, clients |
 //! | [`redis`] | INFO, and keys drawn at random | keys, memory (attributed) |
 //! | [`checks`] | what a customer's node serves | – |
@@ -29,6 +29,7 @@ pub mod collector;
 mod columns;
 pub mod container;
 pub mod counter;
+pub mod detail;
 pub mod host;
 pub mod machine;
 pub mod postgres;

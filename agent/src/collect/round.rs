@@ -13,6 +13,7 @@
 //! named before it has answered once: only the fence knows who moved.
 
 mod health;
+mod host;
 mod reported;
 mod work;
 
@@ -24,7 +25,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use webhost_proto::ids::TenantId;
-use webhost_proto::wire;
 
 use super::access_log::AccessReading;
 use super::app::{AppReading, AppTenant};
@@ -32,8 +32,9 @@ use super::attribute::{Attributor, ProcessShare};
 use super::checks::{self, ChecksReading};
 use super::columns;
 use super::container::ContainersReading;
+use super::detail::{self, Counts, Detail};
 use super::host::HostReading;
-use super::postgres::PostgresReading;
+use super::postgres::{PostgresReading, ServerReading};
 use super::redis::{RedisReading, RedisTenant};
 use super::shared::SharedReading;
 use super::slices::SlicesReading;
@@ -95,6 +96,10 @@ pub struct TenantRound {
     /// memory while one runs.
     pub own_cpu_us: Option<u64>,
     pub own_memory_bytes: Option<u64>,
+    /// What else is known of its containers and groups; counts as increases.
+    pub detail: Detail,
+    /// The same counts since the agent watches.
+    pub counted: Counts,
     /// Points that the database counted, as an increase.
     pub stored_points: Option<u64>,
     pub storage_bytes: Option<u64>,
@@ -121,6 +126,8 @@ pub struct Round {
     pub access: Option<AccessReading>,
     pub redis: Option<RedisReading>,
     pub checks: Option<ChecksReading>,
+    /// As it was read last.
+    pub server: Option<ServerReading>,
 }
 
 /// The state between rounds.
@@ -129,6 +136,7 @@ pub struct Assembler {
     has_postgres: bool,
     has_app: bool,
     host: HostReading,
+    server: ServerReading,
     reported: BTreeMap<TenantId, Reported>,
     attributor: Attributor,
     app_round: u64,
@@ -145,6 +153,7 @@ impl Assembler {
             has_postgres,
             has_app,
             host: HostReading::default(),
+            server: ServerReading::default(),
             reported: BTreeMap::new(),
             attributor: Attributor::default(),
             app_round: 0,
@@ -174,7 +183,8 @@ impl Assembler {
         let limit = interval * 3 + Duration::from_secs(2);
 
         let mut increases = self.increases(sources, now);
-        let living = self.living(sources, now);
+        let fallen = increases.iter().filter(|(_, done)| done.detail.fell()).map(|(id, _)| *id);
+        let living = self.living(sources, now, fallen);
         let attributed = self.attribute(sources, &increases, elapsed_ms, now, limit);
 
         let postgres = sources.postgres.value.as_ref();
@@ -191,6 +201,7 @@ impl Assembler {
                 front: increase.front,
                 redis: redis.and_then(|reading| reading.tenants.get(&id)).copied(),
                 own_cpu_us: increase.own_cpu_us,
+                detail: increase.detail,
                 stored_points: increase.stored_points,
                 ..TenantRound::default()
             };
@@ -201,6 +212,12 @@ impl Assembler {
             for own in groups.into_iter().flatten().filter(|own| own.running > 0) {
                 let sum = tenant.own_memory_bytes.get_or_insert(0);
                 *sum = sum.saturating_add(own.memory_bytes);
+                detail::add(&mut tenant.detail.tasks, own.detail.tasks);
+                detail::add(&mut tenant.detail.unhealthy, own.detail.unhealthy);
+            }
+            if let Some(reported) = self.reported.get(&id) {
+                tenant.counted = reported.own_counts;
+                detail::add_counts(&mut tenant.counted, &reported.slice_counts);
             }
             if self.machine == Some(id) && sources.host.value.is_some() {
                 // Its containers are in it already.
@@ -245,6 +262,8 @@ impl Assembler {
             host,
             columns: Vec::new(),
             sources: healths(sources),
+            mounts: sources.host.value.as_ref().map_or_else(Vec::new, |host| host.mounts.clone()),
+            database: self.database(sources),
         };
         report.columns = columns::columns(&tenants, app_bounds, all_here);
         Round {
@@ -256,6 +275,7 @@ impl Assembler {
             access: sources.access.fresh(now, limit).cloned(),
             redis: redis.cloned(),
             checks: sources.checks.fresh(now, limit + checks::LIMIT).cloned(),
+            server: fresh.and_then(|reading| reading.server.clone()),
         }
     }
 
@@ -286,6 +306,7 @@ impl Assembler {
             self.reported.retain(|id, reported| {
                 if !containers.tenants.contains_key(id) {
                     reported.own_cpu_us = 0;
+                    reported.own_counts = Default::default();
                 }
                 *reported != Reported::default()
             });
@@ -293,8 +314,12 @@ impl Assembler {
                 let reported = self.reported.entry(*id).or_default();
                 let increase = own.cpu_us.saturating_sub(reported.own_cpu_us);
                 reported.own_cpu_us = own.cpu_us;
+                let counts = detail::increases(&own.detail.counts, &mut reported.own_counts);
                 if own.running > 0 || increase > 0 {
                     increases.entry(*id).or_default().own_cpu_us = Some(increase);
+                }
+                if own.running > 0 || counts.iter().flatten().any(|more| *more > 0) {
+                    increases.entry(*id).or_default().detail.counts = counts;
                 }
             }
         }
@@ -302,6 +327,9 @@ impl Assembler {
             let reported = self.reported.entry(*id).or_default();
             let increase = own.cpu_us.saturating_sub(reported.slice_cpu_us);
             reported.slice_cpu_us = own.cpu_us;
+            let counts = detail::increases(&own.detail.counts, &mut reported.slice_counts);
+            let known = &mut increases.entry(*id).or_default().detail.counts;
+            detail::add_counts(known, &counts);
             if own.running > 0 || increase > 0 {
                 *increases.entry(*id).or_default().own_cpu_us.get_or_insert(0) += increase;
             }
@@ -325,7 +353,12 @@ impl Assembler {
         increases
     }
 
-    fn living(&self, sources: &Sources<'_>, now: Instant) -> BTreeSet<TenantId> {
+    fn living(
+        &self,
+        sources: &Sources<'_>,
+        now: Instant,
+        fallen: impl Iterator<Item = TenantId>,
+    ) -> BTreeSet<TenantId> {
         let mut living = BTreeSet::new();
         let postgres = sources.postgres.value.as_ref();
         if self.has_postgres && postgres.is_none() {
@@ -338,6 +371,8 @@ impl Assembler {
             living.extend(
                 containers.tenants.iter().filter(|(_, own)| own.running > 0).map(|(id, _)| *id),
             );
+            // One that was killed and is not back yet: that it was is told.
+            living.extend(fallen);
         }
         let slices = sources.slices.value.iter().flatten();
         living.extend(slices.filter(|(_, own)| own.running > 0).map(|(id, _)| *id));
@@ -361,34 +396,5 @@ impl Assembler {
             living.retain(|id| !postgres.elsewhere.contains(id));
         }
         living
-    }
-
-    fn host_sample(
-        &mut self,
-        sources: &Sources<'_>,
-        now: Instant,
-        limit: Duration,
-    ) -> wire::HostSample {
-        let mut sample = wire::HostSample {
-            db_connections: sources.postgres.fresh(now, limit).map_or(0, |p| p.connections_total),
-            ..wire::HostSample::default()
-        };
-        if let Some(host) = &sources.host.value {
-            sample.cpu_busy_us = host.cpu_busy_us.saturating_sub(self.host.cpu_busy_us);
-            sample.network_rx_bytes =
-                host.network_rx_bytes.saturating_sub(self.host.network_rx_bytes);
-            sample.network_tx_bytes =
-                host.network_tx_bytes.saturating_sub(self.host.network_tx_bytes);
-            sample.cpu_count = host.cpu_count;
-            sample.load_1m_milli = host.load_1m_milli;
-            sample.memory_total_bytes = host.memory_total_bytes;
-            sample.memory_used_bytes = host.memory_used_bytes;
-            sample.swap_used_bytes = host.swap_used_bytes;
-            sample.disk_total_bytes = host.disk_total_bytes;
-            sample.disk_used_bytes = host.disk_used_bytes;
-            sample.uptime_s = host.uptime_s;
-            self.host = *host;
-        }
-        sample
     }
 }

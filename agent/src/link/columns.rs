@@ -1,5 +1,6 @@
 //! Collected columns as the wire carries them, and back. Pure.
 
+use webhost_proto::short;
 use webhost_proto::wire::{self, Basis, Metric};
 
 use super::report::{CollectedColumn, CollectedReport};
@@ -8,7 +9,7 @@ use super::report::{CollectedColumn, CollectedReport};
 /// fit the tenants is a fault of its collector; it is left out and named.
 pub fn to_wire(report: &CollectedReport) -> (wire::Report, Vec<Metric>) {
     let mut unfit = Vec::new();
-    let columns = report
+    let (more_columns, columns) = report
         .columns
         .iter()
         .filter(|column| {
@@ -18,14 +19,18 @@ pub fn to_wire(report: &CollectedReport) -> (wire::Report, Vec<Metric>) {
             }
             fits
         })
-        .map(column)
-        .collect();
+        .map(|told| (short::is_later(told.metric), column(told)))
+        .partition::<Vec<_>, _>(|(later, _)| *later);
+    let plain = |columns: Vec<(bool, wire::Column)>| columns.into_iter().map(|(_, c)| c).collect();
     let wire = wire::Report {
         collected_at_us: report.collected_at_us,
         interval_ms: report.interval_ms,
         host: Some(report.host),
-        columns,
+        columns: plain(columns),
+        more_columns: plain(more_columns),
         sources: report.sources.clone(),
+        mounts: report.mounts.clone(),
+        database: report.database.clone(),
         ..wire::Report::default()
     };
     (wire, unfit)
@@ -60,6 +65,7 @@ pub fn from_wire(
     let columns = report
         .columns
         .into_iter()
+        .chain(report.more_columns)
         .map(|column| {
             let mut values = column.values.iter().copied();
             let values = (0..tenants.len())
@@ -83,6 +89,8 @@ pub fn from_wire(
         host: report.host.unwrap_or_default(),
         columns,
         sources: report.sources,
+        mounts: report.mounts,
+        database: report.database,
     }
 }
 

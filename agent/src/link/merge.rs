@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use webhost_proto::ids::TenantId;
-use webhost_proto::wire::{HostSample, Metric};
+use webhost_proto::wire::{DatabaseSample, HostSample, Metric};
 
 use super::report::{CollectedColumn, CollectedReport};
 
@@ -19,14 +19,23 @@ pub fn is_counter(metric: Metric) -> bool {
         | Metric::RequestDurationUs
         | Metric::BatchOperations
         | Metric::RealtimeOperations
-        | Metric::RequestDurationBucket => true,
+        | Metric::RequestDurationBucket
+        | Metric::CpuThrottledUs
+        | Metric::OomKills
+        | Metric::IoReadBytes
+        | Metric::IoWrittenBytes
+        | Metric::NetworkRxBytes
+        | Metric::NetworkTxBytes
+        | Metric::Restarts => true,
         Metric::Unspecified
         | Metric::MemoryBytes
         | Metric::StorageBytes
         | Metric::DbConnections
         | Metric::DbConnectionsActive
         | Metric::ClientConnections
-        | Metric::Vehicles => false,
+        | Metric::Vehicles
+        | Metric::Tasks
+        | Metric::Unhealthy => false,
     }
 }
 
@@ -34,7 +43,8 @@ pub fn is_counter(metric: Metric) -> bool {
 /// bound the counters' total is what both had. A tenant's gauge, measured and
 /// attributed together, is the larger of both (the later one of equals), so
 /// the maximum of any number of reports is the same in whatever order they are
-/// merged. Host gauges, sources and times are the later one's. The tenants are
+/// merged. Host gauges, file systems, sources and times are the
+/// later one's. The tenants are
 /// the later one's in their order, then those that only the earlier one knew.
 pub fn merge(earlier: &CollectedReport, later: &CollectedReport) -> CollectedReport {
     let mut tenants = later.tenants.clone();
@@ -92,7 +102,26 @@ pub fn merge(earlier: &CollectedReport, later: &CollectedReport) -> CollectedRep
         },
         columns: columns.into_values().collect(),
         sources: later.sources.clone(),
+        mounts: later.mounts.clone(),
+        database: database(earlier.database.as_ref(), later.database.as_ref()),
     }
+}
+
+/// The later one's gauges, both ones' counts.
+fn database(
+    earlier: Option<&DatabaseSample>,
+    later: Option<&DatabaseSample>,
+) -> Option<DatabaseSample> {
+    let (Some(earlier), Some(later)) = (earlier, later) else {
+        return later.or(earlier).cloned();
+    };
+    let mut merged = later.clone();
+    merged.blocks_hit = merged.blocks_hit.saturating_add(earlier.blocks_hit);
+    merged.blocks_read = merged.blocks_read.saturating_add(earlier.blocks_read);
+    if let (Some(archiving), Some(before)) = (&mut merged.archiving, &earlier.archiving) {
+        archiving.failures = archiving.failures.saturating_add(before.failures);
+    }
+    Some(merged)
 }
 
 /// Every gauge of every tenant, measured and attributed together.

@@ -160,6 +160,7 @@ impl Link {
             spool_oldest_us: None,
             spool_problem: None,
             last_ack_us: None,
+            clock: None,
         });
         let orders = watch::Sender::new(Orders::default());
         let handles = Handles { reports, status: status.subscribe(), orders: orders.subscribe() };

@@ -23,6 +23,10 @@ pub struct CollectedReport {
     pub columns: Vec<CollectedColumn>,
     /// The state of each source, in a stable order.
     pub sources: Vec<wire::SourceHealth>,
+    /// The file systems that matter, in a stable order.
+    pub mounts: Vec<wire::Mount>,
+    /// The tenants' database server, when it was read within this interval.
+    pub database: Option<wire::DatabaseSample>,
 }
 
 /// One metric of all tenants.

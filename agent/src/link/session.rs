@@ -41,8 +41,11 @@ impl Link {
         self.set_state(LinkState::Connecting, None);
         let hello = hello((self.hello)());
         let dialled = dial(self.options.address.clone(), self.client.clone(), hello);
-        let (out, mut inbound, welcome) = self.take_reports_while(dialled).await?;
+        let (out, mut inbound, welcome, clock) = self.take_reports_while(dialled).await?;
         self.connected(&welcome);
+        self.status.send_modify(|status| status.clock = Some(clock));
+        // The coordinator takes no number beyond this, and no clock is.
+        let mut clock = Some(clock).filter(|clock| clock.offset_us.unsigned_abs() < 1 << 53);
         self.spool.rewind(welcome.report_window as usize, welcome.takes_short_reports);
         self.spool.set_max_tenants((welcome.max_tenants as usize).max(1));
         let mut reply: Option<CommandReply> = None;
@@ -72,7 +75,12 @@ impl Link {
                     // Replies first: somebody waits for them.
                     let kind = match reply.take() {
                         Some(reply) => Some(agent_message::Kind::Reply(reply)),
-                        None => self.spool.next(now_ms).map(agent_message::Kind::Report),
+                        None => self.spool.next(now_ms).map(|mut report| {
+                            if let Some(host) = &mut report.host {
+                                host.clock = clock.take();
+                            }
+                            agent_message::Kind::Report(report)
+                        }),
                     };
                     if kind.is_some() {
                         room.send(AgentMessage { kind });
@@ -100,7 +108,8 @@ impl Link {
     }
 }
 
-type Opened = (mpsc::Sender<AgentMessage>, Streaming<CoordinatorMessage>, wire::Welcome);
+type Opened =
+    (mpsc::Sender<AgentMessage>, Streaming<CoordinatorMessage>, wire::Welcome, wire::Clock);
 
 async fn dial(
     address: String,
@@ -117,6 +126,7 @@ async fn dial(
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (out, messages) = mpsc::channel(OUTGOING);
         let kind = Some(agent_message::Kind::Hello(hello));
+        let (asked_us, asked) = (now_us(), tokio::time::Instant::now());
         out.send(AgentMessage { kind })
             .await
             .map_err(|_| Ended::Broken("the connection broke".into()))?;
@@ -127,7 +137,10 @@ async fn dial(
             .into_inner();
         let first = inbound.message().await.map_err(|status| broken(&status))?;
         match first.and_then(|message| message.kind) {
-            Some(coordinator_message::Kind::Welcome(welcome)) => Ok((out, inbound, welcome)),
+            Some(coordinator_message::Kind::Welcome(welcome)) => {
+                let clock = clock(asked_us, asked.elapsed(), welcome.clock_us);
+                Ok((out, inbound, welcome, clock))
+            }
             Some(coordinator_message::Kind::Goodbye(goodbye)) => Err(ended_by(goodbye)),
             _ => Err(Ended::Broken("the coordinator did not answer the Hello".into())),
         }
@@ -135,6 +148,14 @@ async fn dial(
     tokio::time::timeout(WELCOME_WITHIN, greeting)
         .await
         .map_err(|_| Ended::Broken(format!("{address}: no Welcome within 15 s")))?
+}
+
+/// How far this clock is before the coordinator's, who told its own at some
+/// moment of the `took` after `asked_us`.
+fn clock(asked_us: i64, took: Duration, told_us: i64) -> wire::Clock {
+    let error_us = u64::try_from(took.as_micros() / 2).unwrap_or(u64::MAX);
+    let middle_us = asked_us.saturating_add_unsigned(error_us);
+    wire::Clock { offset_us: middle_us.saturating_sub(told_us), error_us }
 }
 
 fn hello(facts: HelloFacts) -> wire::Hello {
@@ -170,4 +191,23 @@ fn sources(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_by_table() {
+        for (asked_us, took_us, told_us, offset_us, error_us) in [
+            (1_000_000, 0, 1_000_000, 0, 0),
+            (1_000_000, 4_000, 1_002_000, 0, 2_000),
+            (5_000_000, 4_000, 1_000_000, 4_002_000, 2_000),
+            (1_000_000, 200, 3_000_100, -2_000_000, 100),
+            (i64::MAX, 10, -1, i64::MAX, 5),
+        ] {
+            let found = clock(asked_us, Duration::from_micros(took_us), told_us);
+            assert_eq!(found, wire::Clock { offset_us, error_us }, "{asked_us} {told_us}");
+        }
+    }
 }

@@ -44,6 +44,10 @@ pub struct LinkStatus {
     pub spool_problem: Option<String>,
     /// When the last one was acknowledged.
     pub last_ack_us: Option<i64>,
+    /// This clock against the coordinator's, at the beginning of the last
+    /// session.
+    #[serde(skip)]
+    pub clock: Option<webhost_proto::wire::Clock>,
 }
 
 /// What the coordinator asks of this agent. Kept while the link is down.

@@ -131,6 +131,7 @@ fn show_link(document: &mut Document, status: &LinkStatus) {
     connection.coordinator.clone_from(&status.address);
     connection.since = time(status.since_us);
     connection.last_error.clone_from(&status.last_error);
+    connection.clock = status.clock.map(|clock| (clock.offset_us, clock.error_us));
     document.certificate = Some(Certificate {
         node_id: status.node.to_string(),
         node_name: status.node_name.clone(),

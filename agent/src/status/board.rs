@@ -8,8 +8,12 @@ use tokio::time::Instant;
 use webhost_proto::ids::TenantId;
 use webhost_proto::wire;
 
-use super::document::{Document, Figure, Health, Host, Redis, SCHEMA, Shared, Source, Tenant};
+use super::document::{
+    Database, Document, Figure, Groups, Health, Host, Mount, Pressure, Redis, SCHEMA, Shared,
+    Source, Tenant,
+};
 use super::history::History;
+use super::machine;
 use crate::collect::round::{Round, TenantRound};
 
 /// A round that is this many intervals late is a problem.
@@ -108,7 +112,10 @@ impl Board {
             disk_used_bytes: host.disk_used_bytes,
             db_connections: host.db_connections,
             uptime_s: host.uptime_s,
+            pressure: host.pressure.map(Pressure::of),
+            mounts: round.report.mounts.iter().map(Mount::of).collect(),
         };
+        document.database = round.server.as_ref().map(|read| Database::of(&read.sample));
         document.shared = round
             .shared
             .iter()
@@ -174,6 +181,7 @@ fn problems(inner: &Inner, document: &Document) -> Vec<String> {
     for source in document.sources.iter().filter(|source| source.state == "degraded") {
         problems.push(format!("source {}: {}", source.name, source.message));
     }
+    problems.extend(machine::problems(document));
     if let Some(problem) = &document.spool.problem {
         problems.push(format!("spool: {problem}"));
     }
@@ -241,6 +249,7 @@ fn tenant(id: String, values: &TenantRound, interval_ms: u64, storage_measured: 
         mean_response_us: duration
             .zip(calls)
             .and_then(|(duration, calls)| duration.checked_div(calls)),
+        groups: Groups::of(&values.counted, &values.detail),
         redis_keys: values.redis.map(|keys| (keys.keys, keys.keys_error)),
         ..Tenant::default()
     }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::collect::checks::{Checked, State};
 use crate::hold::tenant::Figures;
 
+pub use super::machine::{Database, Groups, Mount, Pressure, Standby};
+
 /// The version of the document.
 pub const SCHEMA: u32 = 1;
 
@@ -40,6 +42,9 @@ pub struct Document {
     pub health: Option<Health>,
     #[serde(default)]
     pub redis: Option<Redis>,
+    /// The tenants' database server; absent where none is read.
+    #[serde(default)]
+    pub database: Option<Database>,
     /// Shared processes whose use is split.
     pub shared: Vec<Shared>,
     /// In order of their ids.
@@ -61,6 +66,11 @@ pub struct Connection {
     pub coordinator: String,
     pub since: Option<String>,
     pub last_error: Option<String>,
+    /// How far this clock was before the coordinator's when the session began,
+    /// and by how much that may be wrong, in microseconds. Nothing is known of
+    /// it before a session.
+    #[serde(default)]
+    pub clock: Option<(i64, u64)>,
 }
 
 /// The node's certificate.
@@ -98,6 +108,12 @@ pub struct Host {
     pub disk_used_bytes: u64,
     pub db_connections: u64,
     pub uptime_s: u64,
+    /// Absent where the kernel doesn't measure it.
+    #[serde(default)]
+    pub pressure: Option<Pressure>,
+    /// Of each disk one; the configured one first.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
 }
 
 /// A provider's machine.
@@ -189,6 +205,9 @@ pub struct Tenant {
     /// Requests by country since the agent watches, where the log has them.
     #[serde(default)]
     pub countries: std::collections::BTreeMap<String, u64>,
+    /// Of its own containers and control groups; absent without one.
+    #[serde(default)]
+    pub groups: Option<Groups>,
     /// Keys in Redis, an estimate, and two standard errors of it.
     #[serde(default)]
     pub redis_keys: Option<(u64, u64)>,

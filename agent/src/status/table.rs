@@ -6,6 +6,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::document::{Document, Figure, Health, Tenant};
+use super::machine;
 use super::top::{By, sparkline, top};
 use crate::collect::checks::State;
 
@@ -22,6 +23,7 @@ pub fn render(document: &Document, by: By, count: usize) -> String {
             let _infallible = writeln!(text, "and {left} more; --top 0 shows all of them");
         }
         text.push_str("~ split from what all tenants use together, by work\n");
+        let _infallible = machine::troubled(&mut text, &document.tenants);
     }
     text
 }
@@ -64,6 +66,9 @@ fn one(text: &mut String, tenant: &Tenant) -> std::fmt::Result {
     writeln!(text, "{:<12} {:>12}", "response", optional(tenant.mean_response_us, ms))?;
     if let (Some(p50), Some(p99)) = (tenant.p50_response_us, tenant.p99_response_us) {
         writeln!(text, "{:<12} {:>12}  p99 {}", "p50", ms(p50), ms(p99))?;
+    }
+    if let Some(groups) = &tenant.groups {
+        machine::one(text, groups)?;
     }
     if let Some((keys, error)) = tenant.redis_keys {
         writeln!(text, "{:<12} {:>12}  ± {error}", "redis keys", format!("~{keys}"))?;
@@ -123,11 +128,12 @@ fn head(text: &mut String, document: &Document) -> std::fmt::Result {
         bytes(host.disk_total_bytes),
         host.db_connections
     )?;
-    if let Some(machine) = &document.machine {
+    machine::head(text, document)?;
+    if let Some(here) = &document.machine {
         writeln!(
             text,
             "machine      {} {} of {} in {}",
-            machine.provider, machine.id, machine.app, machine.region
+            here.provider, here.id, here.app, here.region
         )?;
     }
     if let Some(checked) = &document.health {
@@ -251,7 +257,7 @@ fn optional(value: Option<u64>, show: impl Fn(u64) -> String) -> String {
 }
 
 /// Thousandths with one decimal.
-fn thousandths(milli: u64) -> String {
+pub(super) fn thousandths(milli: u64) -> String {
     let tenths = milli.saturating_add(50) / 100;
     format!("{}.{}", tenths / 10, tenths % 10)
 }
@@ -262,7 +268,7 @@ fn cores(milli: u64) -> String {
 }
 
 /// Bytes in the largest binary unit that leaves at least one.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut unit = 0;
     let mut scaled = count;

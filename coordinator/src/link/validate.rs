@@ -11,6 +11,12 @@ use webhost_proto::wire::{self, Basis, Metric, SourceState};
 pub const MAX_COLUMNS: usize = webhost_proto::short::MAX_COLUMNS;
 /// Sources of one agent.
 pub const MAX_SOURCES: usize = 16;
+/// File systems of a node.
+pub const MAX_MOUNTS: usize = webhost_proto::short::MAX_MOUNTS;
+/// Receivers of a node's write-ahead log.
+pub const MAX_STANDBYS: usize = 32;
+/// Bytes of a path or a name.
+const MAX_WORD: usize = 255;
 /// One value, and one number of the host: what a signed 64-bit sum of many
 /// still holds.
 pub const MAX_VALUE: u64 = 1 << 53;
@@ -66,7 +72,9 @@ pub fn validate_report(
         }
         return Ok(Verdict::NeedDictionary);
     };
-    columns(&report.columns, held.tenants)?;
+    columns(report, held.tenants)?;
+    mounts(&report.mounts)?;
+    report.database.as_ref().map_or(Ok(()), database)?;
     Ok(Verdict::Apply(held))
 }
 
@@ -88,17 +96,22 @@ fn dictionary(sent: &wire::TenantDictionary, max_tenants: usize) -> Result<Held,
     Ok(Held { version: sent.version, tenants: sent.tenants.len() })
 }
 
-fn columns(columns: &[wire::Column], tenants: usize) -> Result<(), String> {
-    if columns.len() > MAX_COLUMNS {
-        return Err(format!("{} columns, at most {MAX_COLUMNS} may be", columns.len()));
+fn columns(report: &wire::Report, tenants: usize) -> Result<(), String> {
+    let found = report.columns.len() + report.more_columns.len();
+    if found > MAX_COLUMNS {
+        return Err(format!("{found} columns, at most {MAX_COLUMNS} may be"));
     }
-    let mut seen = HashSet::with_capacity(columns.len());
-    for column in columns {
+    let mut seen = HashSet::with_capacity(found);
+    let first = report.columns.iter().map(|column| (false, column));
+    for (later, column) in first.chain(report.more_columns.iter().map(|column| (true, column))) {
         let metric = Metric::try_from(column.metric)
             .ok()
             .filter(|metric| *metric != Metric::Unspecified)
             .ok_or_else(|| format!("metric {} is unknown", column.metric))?;
         let name = metric.as_str_name();
+        if webhost_proto::short::is_later(metric) != later {
+            return Err(format!("{name} stands among the wrong columns"));
+        }
         let basis = Basis::try_from(column.basis)
             .ok()
             .filter(|basis| *basis != Basis::Unspecified)
@@ -153,10 +166,71 @@ fn host(host: Option<&wire::HostSample>) -> Result<(), String> {
         host.db_connections,
         host.uptime_s,
     ];
-    match numbers.iter().find(|number| **number > MAX_VALUE) {
-        Some(number) => Err(format!("report.host has the number {number}, beyond {MAX_VALUE}")),
+    let clock = host.clock.unwrap_or_default();
+    let numbers = numbers.into_iter().chain([clock.offset_us.unsigned_abs(), clock.error_us]);
+    bounded("report.host", numbers)?;
+    let pressure = host.pressure.unwrap_or_default();
+    let shares = [
+        pressure.cpu_some_bp,
+        pressure.memory_some_bp,
+        pressure.memory_full_bp,
+        pressure.io_some_bp,
+        pressure.io_full_bp,
+    ];
+    match shares.iter().find(|share| **share > 10_000) {
+        Some(share) => Err(format!("report.host.pressure has the share {share}, beyond 10000")),
         None => Ok(()),
     }
+}
+
+fn bounded(what: &str, numbers: impl IntoIterator<Item = u64>) -> Result<(), String> {
+    match numbers.into_iter().find(|number| *number > MAX_VALUE) {
+        Some(number) => Err(format!("{what} has the number {number}, beyond {MAX_VALUE}")),
+        None => Ok(()),
+    }
+}
+
+/// A word that people are shown.
+fn word(what: &str, text: &str) -> Result<(), String> {
+    if text.len() > MAX_WORD || text.chars().any(char::is_control) {
+        return Err(format!("{what} must have at most {MAX_WORD} printable bytes"));
+    }
+    Ok(())
+}
+
+fn mounts(mounts: &[wire::Mount]) -> Result<(), String> {
+    if mounts.len() > MAX_MOUNTS {
+        return Err(format!("{} mounts, at most {MAX_MOUNTS} may be", mounts.len()));
+    }
+    for mount in mounts {
+        word("the path of a mount", &mount.path)?;
+        bounded("a mount", [mount.total_mib, mount.free_mib])?;
+    }
+    Ok(())
+}
+
+fn database(database: &wire::DatabaseSample) -> Result<(), String> {
+    if database.standbys.len() > MAX_STANDBYS {
+        let found = database.standbys.len();
+        return Err(format!("{found} standbys, at most {MAX_STANDBYS} may be"));
+    }
+    let archiving = database.archiving.unwrap_or_default();
+    let numbers = [
+        database.blocks_hit,
+        database.blocks_read,
+        database.waiting_locks,
+        database.oldest_transaction_us,
+        database.slow_statements.unwrap_or(0),
+        archiving.failures,
+        archiving.age_us.unwrap_or(0),
+    ];
+    bounded("report.database", numbers)?;
+    for standby in &database.standbys {
+        word("the name of a standby", &standby.name)?;
+        word("the state of a standby", &standby.state)?;
+        bounded("a standby", [standby.lag_bytes, standby.lag_us.unwrap_or(0)])?;
+    }
+    Ok(())
 }
 
 fn sources(sources: &[wire::SourceHealth]) -> Result<(), String> {

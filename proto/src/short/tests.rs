@@ -39,6 +39,8 @@ fn any_column() -> impl Strategy<Value = Column> {
         Just(Metric::CpuUs),
         Just(Metric::MemoryBytes),
         Just(Metric::Vehicles),
+        Just(Metric::OomKills),
+        Just(Metric::Tasks),
     ];
     // Few different values, so that columns repeat; and very different ones.
     let value = prop_oneof![Just(0_u64), 0..3_u64, (1_u64 << 52)..(1 << 53)];
@@ -64,9 +66,14 @@ fn any_report() -> impl Strategy<Value = Report> {
     let columns = proptest::collection::vec(any_column(), 0..5);
     (columns, 0..3_usize, prop::bool::weighted(0.2)).prop_map(|(columns, source, dictionary)| {
         let mut seen = std::collections::BTreeSet::new();
-        let columns = columns.into_iter().filter(|column| seen.insert(key(column))).collect();
+        let columns: Vec<Column> =
+            columns.into_iter().filter(|column| seen.insert(key(column))).collect();
+        let (more_columns, columns): (Vec<Column>, _) =
+            Vec::into_iter(columns).partition(|column: &Column| is_later(column.metric()));
+        let mount = Mount { path: "/".into(), total_mib: 9, free_mib: source as u64 };
         let source = SourceHealth { source: format!("s{source}"), ..SourceHealth::default() };
-        Report { sources: vec![source], ..report(dictionary, columns) }
+        let (sources, mounts) = (vec![source], vec![mount]);
+        Report { sources, mounts, more_columns, ..report(dictionary, columns) }
     })
 }
 
@@ -144,4 +151,40 @@ fn what_was_never_said_is_refused() {
     }
     let mut sources = Report { sources_unchanged: true, ..report(true, vec![]) };
     assert!(Memory::default().restore(&mut sources, TENANTS).is_err());
+    let mut mounts = Report { mounts_unchanged: true, ..report(true, vec![]) };
+    assert!(Memory::default().restore(&mut mounts, TENANTS).is_err());
+}
+
+/// What a coordinator of before knows of a report.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Before {
+    #[prost(uint64, tag = "2")]
+    sequence: u64,
+    #[prost(message, repeated, tag = "8")]
+    columns: Vec<Column>,
+    #[prost(bool, tag = "10")]
+    sources_unchanged: bool,
+}
+
+#[test]
+fn who_does_not_know_the_later_fields_reads_the_rest() {
+    let told = Report {
+        sequence: 7,
+        more_columns: vec![column(Metric::OomKills, &[1; TENANTS])],
+        mounts: vec![Mount { path: "/".into(), total_mib: 2, free_mib: 1 }],
+        mounts_unchanged: true,
+        database: Some(crate::wire::DatabaseSample { blocks_hit: 3, ..Default::default() }),
+        ..report(false, vec![column(Metric::CpuUs, &[5; TENANTS])])
+    };
+    let heard = Before::decode(told.encode_to_vec().as_slice()).expect("decodes");
+    assert_eq!((heard.sequence, heard.columns, heard.sources_unchanged), (7, told.columns, false));
+}
+
+#[test]
+fn the_first_metrics_travel_as_ever() {
+    for number in 0..100 {
+        let Ok(metric) = Metric::try_from(number) else { continue };
+        let first = (0..=8).contains(&number) || (20..=25).contains(&number);
+        assert_eq!(is_later(metric), !first, "{metric:?}");
+    }
 }

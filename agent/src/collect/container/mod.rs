@@ -3,24 +3,30 @@
 //!
 //! Docker's API is asked which containers there are, once, and again when its
 //! events say that something changed; the values come from the containers'
-//! control groups alone. **Invariant:** no call to Docker happens in a round
-//! in which no container came or went (but for one listing a minute).
+//! control groups alone, and those of the network from its namespace's
+//! `/proc/<pid>/net/dev`. **Invariant:** no call to Docker happens in a round
+//! in which no container came, went or changed its health (but for one listing
+//! a minute).
 
 mod discovery;
+mod lives;
 pub mod proxy;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use webhost_proto::ids::TenantId;
 
 use self::discovery::{Discovery, Found};
+use self::lives::Lives;
 use super::cgroup::{Cgroup, Hierarchies, Paths};
 use super::counter::Counter;
+use super::detail::{self, Counts, Detail, Group};
 use super::proc::Use;
 use super::source::{Outcome, Source};
 use crate::config::Containers;
@@ -44,6 +50,8 @@ pub struct ContainerTenant {
     pub memory_bytes: u64,
     /// How many run.
     pub running: u32,
+    /// What else is known of them; counts over containers that are gone too.
+    pub detail: Detail,
 }
 
 /// One reading.
@@ -60,6 +68,17 @@ struct Watched {
     tenant: Option<TenantId>,
     cgroup: Cgroup,
     cpu: Counter,
+    /// Of a tenant's container.
+    group: Option<Group>,
+    healthy: Option<bool>,
+}
+
+/// Of one tenant, over containers that are gone too.
+struct Totals {
+    cpu_us: u64,
+    counts: Counts,
+    /// When one ran last.
+    ran: Instant,
 }
 
 /// The source.
@@ -70,8 +89,13 @@ pub struct ContainerSource {
     /// By the container's id.
     watched: BTreeMap<String, Watched>,
     listed: Option<Instant>,
-    /// CPU totals that outlive containers, and when one ran last.
-    tenant_cpu: BTreeMap<TenantId, (u64, Instant)>,
+    lives: Lives,
+    /// What outlives containers.
+    totals: BTreeMap<TenantId, Totals>,
+    /// When their details were read, and how often they are.
+    looked: Option<Instant>,
+    look_every: Duration,
+    proc: PathBuf,
     shared_cpu: BTreeMap<String, u64>,
     /// What the last listing had to leave out.
     notes: Vec<String>,
@@ -87,7 +111,11 @@ impl ContainerSource {
             discovery: Discovery::new(config.socket.clone(), config.label.clone(), shared),
             watched: BTreeMap::new(),
             listed: None,
-            tenant_cpu: BTreeMap::new(),
+            lives: Lives::default(),
+            totals: BTreeMap::new(),
+            looked: None,
+            look_every: detail::EVERY,
+            proc: "/proc".into(),
             shared_cpu: BTreeMap::new(),
             notes: Vec::new(),
             buffer: Vec::new(),
@@ -113,7 +141,8 @@ impl ContainerSource {
         let present: BTreeSet<&str> = found.iter().map(|found| found.id.as_str()).collect();
         self.watched.retain(|id, _| present.contains(id.as_str()));
         for container in found {
-            if self.watched.contains_key(&container.id) {
+            if let Some(watched) = self.watched.get_mut(&container.id) {
+                watched.healthy = container.healthy;
                 continue;
             }
             let tenant = match container.label.as_deref().map(str::parse::<TenantId>) {
@@ -128,35 +157,50 @@ impl ContainerSource {
                 }
             };
             match self.open(&container).await {
-                Ok(cgroup) => {
+                Ok((cgroup, paths)) => {
                     let cpu = if born { Counter::born() } else { Counter::default() };
-                    let watched = Watched { name: container.name, tenant, cgroup, cpu };
-                    self.watched.insert(container.id, watched);
+                    let group = tenant.map(|tenant| {
+                        self.lives.opened(&container.id, tenant, born, Instant::now());
+                        let group = Group::open(&self.hierarchies, &paths, born);
+                        if container.own_network {
+                            group.with_network(&self.hierarchies, &paths, &self.proc)
+                        } else {
+                            group
+                        }
+                    });
+                    let Found { id, name, healthy, .. } = container;
+                    self.watched.insert(id, Watched { name, tenant, cgroup, cpu, group, healthy });
                 }
                 Err(why) => self.notes.push(format!("container {}: {why}", container.name)),
             }
+        }
+        for (id, happened) in self.discovery.happened() {
+            self.lives.told(&id, happened);
         }
     }
 
     /// Where Docker and Podman put a container, else where its first process
     /// says that it is.
-    async fn open(&self, container: &Found) -> Result<Cgroup, String> {
+    async fn open(&self, container: &Found) -> Result<(Cgroup, Paths), String> {
         let id = &container.id;
         for path in [
             format!("/docker/{id}"),
             format!("/system.slice/docker-{id}.scope"),
             format!("/machine.slice/libpod-{id}.scope"),
         ] {
-            if let Ok(cgroup) = self.hierarchies.open(&Paths::everywhere(&path)) {
-                return Ok(cgroup);
+            let paths = Paths::everywhere(&path);
+            if let Ok(cgroup) = self.hierarchies.open(&paths) {
+                return Ok((cgroup, paths));
             }
         }
         let pid = self.discovery.pid(id).await?;
         let file = format!("/proc/{pid}/cgroup");
         let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
-        self.hierarchies
-            .open(&Paths::parse(&text))
-            .map_err(|error| format!("its control group can't be read: {error}"))
+        let paths = Paths::parse(&text);
+        match self.hierarchies.open(&paths) {
+            Ok(cgroup) => Ok((cgroup, paths)),
+            Err(error) => Err(format!("its control group can't be read: {error}")),
+        }
     }
 
     /// Reads every watched container. The second value: what could not be
@@ -166,9 +210,13 @@ impl ContainerSource {
         let mut notes = Vec::new();
         let mut gone = false;
         let now = Instant::now();
+        let look = self.looked.is_none_or(|at| now.duration_since(at) >= self.look_every);
+        if look {
+            self.looked = Some(now);
+        }
         let buffer = &mut self.buffer;
-        let (tenant_cpu, shared_cpu) = (&mut self.tenant_cpu, &mut self.shared_cpu);
-        self.watched.retain(|_, container| {
+        let (totals, shared_cpu, lives) = (&mut self.totals, &mut self.shared_cpu, &mut self.lives);
+        self.watched.retain(|id, container| {
             let used = match container.cgroup.read(buffer) {
                 Ok(used) => used,
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
@@ -182,33 +230,64 @@ impl ContainerSource {
                 }
             };
             let increase = container.cpu.observe(used.cpu_us);
-            if let Some(tenant) = container.tenant {
-                let (total, ran) = tenant_cpu.entry(tenant).or_insert((0, now));
-                *total += increase;
-                *ran = now;
-                let entry = reading.tenants.entry(tenant).or_default();
-                entry.memory_bytes += used.memory_bytes;
-                entry.running += 1;
-            } else {
+            let Some(tenant) = container.tenant else {
                 *shared_cpu.entry(container.name.clone()).or_default() += increase;
                 let entry = reading.shared.entry(container.name.clone()).or_default();
                 entry.memory_bytes += used.memory_bytes;
+                return true;
+            };
+            let total = totals.entry(tenant).or_insert_with(|| Totals::at(now));
+            total.cpu_us += increase;
+            total.ran = now;
+            let mut ooms = 0;
+            if let Some(group) = container.group.as_mut().filter(|_| look) {
+                let mut counts = group.look(buffer);
+                // The same kills may be told by an event.
+                ooms = counts[detail::OOM_KILLS].as_mut().map_or(0, std::mem::take);
+                detail::add_counts(&mut total.counts, &counts);
             }
+            if let Some(why) = container.group.as_ref().and_then(Group::wrong) {
+                notes.push(format!("container {}: {why}", container.name));
+            }
+            lives.read(id, ooms, now);
+            let entry = reading.tenants.entry(tenant).or_default();
+            entry.memory_bytes += used.memory_bytes;
+            entry.running += 1;
+            let tasks = container.group.as_ref().and_then(Group::tasks);
+            detail::add(&mut entry.detail.tasks, tasks);
+            let unhealthy = container.healthy.map(|healthy| u64::from(!healthy));
+            detail::add(&mut entry.detail.unhealthy, unhealthy);
             true
         });
         if gone {
             self.discovery.look_again();
         }
-        self.tenant_cpu.retain(|_, (_, ran)| now.duration_since(*ran) < FORGET);
-        for (tenant, (total, _)) in &self.tenant_cpu {
+        for (tenant, news) in lives.news(now, FORGET) {
+            let counts = &mut totals.entry(tenant).or_insert_with(|| Totals::at(now)).counts;
+            detail::add(&mut counts[detail::OOM_KILLS], Some(news.ooms));
+            detail::add(&mut counts[detail::RESTARTS], Some(news.restarts));
+        }
+        self.totals.retain(|_, total| now.duration_since(total.ran) < FORGET);
+        for (tenant, total) in &self.totals {
             // A tenant whose last container ended keeps the total that it
             // used; without a running one it has no gauge.
-            reading.tenants.entry(*tenant).or_default().cpu_us = *total;
+            let entry = reading.tenants.entry(*tenant).or_default();
+            entry.cpu_us = total.cpu_us;
+            entry.detail.counts = total.counts;
         }
         for (name, used) in &mut reading.shared {
             used.cpu_us = self.shared_cpu.get(name).copied().unwrap_or(0);
         }
         (reading, notes)
+    }
+}
+
+impl Totals {
+    fn at(now: Instant) -> Self {
+        let mut counts = Counts::default();
+        // That nothing began again is known of every container.
+        counts[detail::RESTARTS] = Some(0);
+        Self { cpu_us: 0, counts, ran: now }
     }
 }
 

@@ -10,12 +10,15 @@ use super::*;
 
 const TENANT: &str = "00000000-0000-7000-8000-00000000000a";
 
+/// What runs: id, name, label, and the rest of the list's entry.
+type Running = Arc<Mutex<Vec<(String, String, String, String)>>>;
+
 /// Enough of Docker's API: its version, a list, and events.
 struct Engine {
-    /// (id, name, label) of what runs.
-    running: Arc<Mutex<Vec<(String, String, String)>>>,
+    running: Running,
     listings: Arc<Mutex<u32>>,
-    events: broadcast::Sender<()>,
+    /// What happened to whom.
+    events: broadcast::Sender<(String, String)>,
     _tasks: JoinSet<()>,
 }
 
@@ -42,10 +45,22 @@ impl Engine {
     fn runs(&self, containers: &[(&str, &str, &str)]) {
         *self.running.lock().expect("unpoisoned") = containers
             .iter()
-            .map(|(id, name, label)| ((*id).into(), (*name).into(), (*label).into()))
+            .map(|(id, name, label)| ((*id).into(), (*name).into(), (*label).into(), String::new()))
             .collect();
+        self.tell("some", "rename");
+    }
+
+    /// One tenant's container, and how it is listed.
+    fn lists(&self, id: &str, status: &str, network: &str) {
+        let rest =
+            format!(",\"Status\":\"{status}\",\"HostConfig\":{{\"NetworkMode\":\"{network}\"}}");
+        *self.running.lock().expect("unpoisoned") =
+            vec![(id.into(), "acme-web".into(), TENANT.into(), rest)];
+    }
+
+    fn tell(&self, id: &str, action: &str) {
         // Nobody may be listening yet.
-        let _listeners = self.events.send(());
+        let _listeners = self.events.send((id.into(), action.into()));
     }
 
     fn listings(&self) -> u32 {
@@ -55,9 +70,9 @@ impl Engine {
 
 async fn answer(
     mut stream: tokio::net::UnixStream,
-    running: Arc<Mutex<Vec<(String, String, String)>>>,
+    running: Running,
     listings: Arc<Mutex<u32>>,
-    mut events: broadcast::Receiver<()>,
+    mut events: broadcast::Receiver<(String, String)>,
 ) {
     let mut request = Vec::new();
     let mut byte = [0; 1];
@@ -72,8 +87,10 @@ async fn answer(
     let body = if path.contains("/events") {
         let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
         stream.write_all(head.as_bytes()).await.expect("writes");
-        while events.recv().await.is_ok() {
-            let event = "{\"Type\":\"container\",\"Action\":\"start\"}\n";
+        while let Ok((id, action)) = events.recv().await {
+            let event = format!(
+                "{{\"Type\":\"container\",\"Action\":\"{action}\",\"Actor\":{{\"ID\":\"{id}\"}}}}\n"
+            );
             let chunk = format!("{:x}\r\n{event}\r\n", event.len());
             if stream.write_all(chunk.as_bytes()).await.is_err() {
                 return;
@@ -86,12 +103,12 @@ async fn answer(
             .lock()
             .expect("unpoisoned")
             .iter()
-            .map(|(id, name, label)| {
+            .map(|(id, name, label, rest)| {
                 let labels = match label.as_str() {
                     "" => "{}".to_owned(),
                     label => format!("{{\"webhost.customer_id\":\"{label}\"}}"),
                 };
-                format!("{{\"Id\":\"{id}\",\"Names\":[\"/{name}\"],\"Labels\":{labels}}}")
+                format!("{{\"Id\":\"{id}\",\"Names\":[\"/{name}\"],\"Labels\":{labels}{rest}}}")
             })
             .collect();
         format!("[{}]", list.join(","))
@@ -105,6 +122,10 @@ async fn answer(
     );
     // The client may have gone; then nobody misses the answer.
     let _gone = stream.write_all(text.as_bytes()).await;
+}
+
+fn plain(own: &ContainerTenant) -> (u64, u64, u32) {
+    (own.cpu_us, own.memory_bytes, own.running)
 }
 
 /// A control group of version 2 as Docker makes it.
@@ -164,8 +185,8 @@ async fn containers_come_and_go_and_their_totals_stay() {
 
     let Outcome::Partial(reading, why) = source.read().await else { panic!("partial") };
     assert!(why.contains("container other: the label webhost.customer_id is not"), "{why}");
-    let first = ContainerTenant { cpu_us: 0, memory_bytes: 50, running: 1 };
-    assert_eq!(reading.tenants[&tenant], first, "counted from the first look on");
+    let first = (0, 50, 1);
+    assert_eq!(plain(&reading.tenants[&tenant]), first, "counted from the first look on");
     assert_eq!(reading.shared["webhost"], Use { cpu_us: 0, memory_bytes: 9 });
 
     cgroup(&root, "aa", 1_400, 60);
@@ -177,8 +198,8 @@ async fn containers_come_and_go_and_their_totals_stay() {
     engine.runs(&[("aa", "acme-web", TENANT), ("bb", "webhost", ""), ("dd", "acme-2", TENANT)]);
     let reading =
         until(&mut source, "the new container", |r| r.tenants[&tenant].running == 2).await;
-    let both = ContainerTenant { cpu_us: 700, memory_bytes: 65, running: 2 };
-    assert_eq!(reading.tenants[&tenant], both);
+    let both = (700, 65, 2);
+    assert_eq!(plain(&reading.tenants[&tenant]), both);
     let listings = engine.listings();
     for _ in 0..5 {
         source.read().await;
@@ -187,8 +208,8 @@ async fn containers_come_and_go_and_their_totals_stay() {
 
     engine.runs(&[("bb", "webhost", "")]);
     let reading = until(&mut source, "the end", |r| r.tenants[&tenant].running == 0).await;
-    let gone = ContainerTenant { cpu_us: 700, memory_bytes: 0, running: 0 };
-    assert_eq!(reading.tenants[&tenant], gone, "what was used stays used");
+    let gone = (700, 0, 0);
+    assert_eq!(plain(&reading.tenants[&tenant]), gone, "what was used stays used");
 }
 
 #[tokio::test]
@@ -221,4 +242,108 @@ async fn an_engine_that_goes_away_leaves_the_values() {
     engine.runs(&[("aa", "acme-web", TENANT)]);
     let back = async { while !matches!(source.read().await, Outcome::Good(_)) {} };
     tokio::time::timeout(Duration::from_secs(20), back).await.expect("comes back");
+}
+
+/// What a container does beyond CPU and memory, over a kill for memory, its
+/// restart and its end; and nothing of it from another call to Docker.
+#[tokio::test]
+async fn kills_restarts_health_and_network_of_a_container() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().join("cgroup");
+    let scope = root.join("system.slice/docker-aa.scope");
+    let write = |file: &str, text: &str| std::fs::write(scope.join(file), text).expect("writes");
+    let dev = |pid: u32, received: u64| {
+        let net = dir.path().join(format!("proc/{pid}/net"));
+        std::fs::create_dir_all(&net).expect("a process");
+        let line = format!("a\nb\n eth0: {received} 0 0 0 0 0 0 0 9 0 0 0 0 0 0 0\n");
+        std::fs::write(net.join("dev"), line).expect("writes");
+    };
+    let begins = |pid: u32| {
+        cgroup(&root, "aa", 10, 50);
+        write("memory.events", "oom_kill 0\n");
+        write("pids.current", "3\n");
+        write("cgroup.procs", &format!("{pid}\n"));
+        dev(pid, 100);
+    };
+    begins(7);
+    let engine = Engine::start(dir.path());
+    engine.lists("aa", "Up 5 minutes (healthy)", "bridge");
+    let mut source = source(dir.path(), &[]);
+    source.look_every = Duration::ZERO;
+    source.proc = dir.path().join("proc");
+    let tenant: TenantId = TENANT.parse().expect("an id");
+    let own = |reading: &ContainersReading| reading.tenants[&tenant].detail;
+
+    let Outcome::Good(reading) = source.read().await else { panic!("good") };
+    let first = own(&reading);
+    assert_eq!((first.tasks, first.unhealthy), (Some(3), Some(0)));
+    assert_eq!(
+        (first.counts[detail::OOM_KILLS], first.counts[detail::RESTARTS]),
+        (Some(0), Some(0))
+    );
+    assert_eq!((first.counts[detail::RECEIVED], first.counts[detail::THROTTLED]), (Some(0), None));
+
+    // A child is killed: the group and the engine both tell, once it counts.
+    write("memory.events", "oom_kill 1\n");
+    dev(7, 350);
+    engine.lists("aa", "Up 6 minutes (unhealthy)", "bridge");
+    engine.tell("aa", "oom");
+    let sick = |reading: &ContainersReading| own(reading).unhealthy == Some(1);
+    let reading = until(&mut source, "the health", sick).await;
+    let then = own(&reading);
+    assert_eq!(
+        (then.counts[detail::OOM_KILLS], then.counts[detail::RECEIVED]),
+        (Some(1), Some(250))
+    );
+
+    // Its first process is killed, and with it the group that would count it;
+    // it begins again. The gone group's files are found missing as on a real
+    // one, by the open file of its CPU time that ends.
+    source.watched.clear();
+    begins(8);
+    engine.lists("aa", "Up 1 second (health: starting)", "bridge");
+    for action in ["oom", "die", "start"] {
+        engine.tell("aa", action);
+    }
+    let again = |reading: &ContainersReading| {
+        let counts = own(reading).counts;
+        counts[detail::RESTARTS] == Some(1) && counts[detail::OOM_KILLS] == Some(2)
+    };
+    let reading = until(&mut source, "the restart and the kill", again).await;
+    assert_eq!(own(&reading).unhealthy, Some(0));
+    assert_eq!(
+        own(&reading).counts[detail::RECEIVED],
+        Some(350),
+        "a network that began under our eyes counts in full"
+    );
+
+    engine.runs(&[]);
+    let gone = |reading: &ContainersReading| reading.tenants[&tenant].running == 0;
+    let reading = until(&mut source, "the end", gone).await;
+    let last = own(&reading);
+    assert_eq!((last.tasks, last.unhealthy), (None, None));
+    assert_eq!(last.counts[detail::OOM_KILLS], Some(2), "what happened stays counted");
+}
+
+/// The machine's network is nobody's.
+#[tokio::test]
+async fn a_container_in_the_hosts_network_has_none_of_its_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().join("cgroup");
+    cgroup(&root, "aa", 10, 50);
+    let procs = root.join("system.slice/docker-aa.scope/cgroup.procs");
+    std::fs::write(procs, format!("{}\n", std::process::id())).expect("writes");
+    let tenant: TenantId = TENANT.parse().expect("an id");
+    for (network, known) in [("host", false), ("bridge", true)] {
+        // Another directory's engine: one socket is one engine's.
+        let place = tempfile::tempdir().expect("a directory");
+        let engine = Engine::start(place.path());
+        engine.lists("aa", "Up 5 minutes", network);
+        let mut source = source(place.path(), &[]);
+        source.hierarchies = Hierarchies::new(&root);
+        let Outcome::Good(reading) = source.read().await else { panic!("good") };
+        let own = reading.tenants[&tenant].detail;
+        assert_eq!(own.counts[detail::SENT].is_some(), known, "{network}");
+        assert_eq!(own.unhealthy, None);
+    }
 }

@@ -3,7 +3,8 @@
 //!
 //! One connection, named `webhost-agent`, serves two rhythms. Every round
 //! reads what is small and moves fast: the list of tenants, the fence, the
-//! connections. Every survey interval `catalog` finds the tables again and
+//! connections; every ten seconds [`server`] how the server is. Every survey
+//! interval `catalog` finds the tables again and
 //! `survey` splits their sizes. Nothing reads a time series from end to end.
 //!
 //! **Invariant.** A tenant whose fence row says `standby` or `moved` lives on
@@ -14,6 +15,7 @@ mod connections;
 pub mod grants;
 pub mod list;
 mod points;
+mod server;
 mod session;
 mod survey;
 
@@ -26,10 +28,12 @@ use uuid::Uuid;
 use webhost_proto::ids::TenantId;
 
 pub use connections::Connections;
+pub use server::ServerReading;
 
 use self::catalog::{Catalog, unsigned};
 use self::connections::Group;
 use self::points::PointsCounter;
+use self::server::Server;
 use self::session::{Session, describe};
 use self::survey::Survey;
 use super::source::{Outcome, Source};
@@ -56,7 +60,7 @@ pub struct DbTenant {
 }
 
 /// One reading.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PostgresReading {
     pub tenants: BTreeMap<TenantId, DbTenant>,
     /// Tenants with rows here that live elsewhere.
@@ -66,6 +70,8 @@ pub struct PostgresReading {
     pub connections_total: u64,
     /// What the server has for ordinary roles.
     pub connections_max: u64,
+    /// How the server is, as it was read last.
+    pub server: Option<ServerReading>,
 }
 
 /// The source.
@@ -78,6 +84,7 @@ pub struct PostgresSource {
     survey: Survey,
     surveyed: Option<Instant>,
     points: PointsCounter,
+    server: Server,
 }
 
 impl PostgresSource {
@@ -91,6 +98,7 @@ impl PostgresSource {
             survey: Survey::default(),
             surveyed: None,
             points: PointsCounter::default(),
+            server: Server::default(),
         }
     }
 
@@ -99,6 +107,7 @@ impl PostgresSource {
             self.session = Some(Session::open(&self.config, STATEMENT_MS).await?);
             // Another server may have come up at this address.
             self.catalog = None;
+            self.server.forget();
         }
         let Some(session) = &self.session else {
             return Err("no connection".into());
@@ -130,6 +139,7 @@ impl PostgresSource {
         let mut notes = self.survey.notes.clone();
         let mut reading = PostgresReading::default();
         read_activity(client, &slugs, &mut reading).await?;
+        reading.server = self.server.look(client).await?;
         if self.count_points {
             match &catalog.points {
                 Some(table) => {

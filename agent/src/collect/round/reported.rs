@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::FrontRound;
 use crate::collect::access_log::AccessTenant;
 use crate::collect::app::AppTenant;
+use crate::collect::detail::Counts;
 
 /// What was reported of a tenant up to now.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,6 +17,8 @@ pub(super) struct Reported {
     pub(super) buckets: BTreeMap<u64, u64>,
     pub(super) own_cpu_us: u64,
     pub(super) slice_cpu_us: u64,
+    pub(super) own_counts: Counts,
+    pub(super) slice_counts: Counts,
     pub(super) front: FrontRound,
     pub(super) stored_points: u64,
     pub(super) active: Option<Instant>,

@@ -1,5 +1,5 @@
 use uuid::Uuid;
-use webhost_proto::wire::{Basis, Metric};
+use webhost_proto::wire::{self, Basis, Metric};
 
 use super::*;
 use crate::collect::access_log::AccessTenant;
@@ -199,7 +199,11 @@ fn a_stranger_is_reported_while_active() {
 fn a_container_of_ones_own_is_measured_beside_the_shared_part() {
     let mut node = Node::new(false);
     let own = |cpu_us, running| ContainersReading {
-        tenants: [(tenant(1), ContainerTenant { cpu_us, memory_bytes: 77, running })].into(),
+        tenants: [(
+            tenant(1),
+            ContainerTenant { cpu_us, memory_bytes: 77, running, ..Default::default() },
+        )]
+        .into(),
         ..ContainersReading::default()
     };
     let now = node.now;
@@ -251,7 +255,8 @@ fn nginxs_log_stands_in_for_an_application_that_counts_nothing() {
 #[test]
 fn slices_and_containers_of_one_tenant_add_up() {
     let mut node = Node::new(false);
-    let own = |cpu_us| ContainerTenant { cpu_us, memory_bytes: 100, running: 1 };
+    let own =
+        |cpu_us| ContainerTenant { cpu_us, memory_bytes: 100, running: 1, ..Default::default() };
     for (container, slice, expected) in [(10, 20, 30), (15, 20, 5), (15, 60, 40)] {
         let (round, now) = (node.round + 1, node.now);
         let containers = ContainersReading {
@@ -302,7 +307,11 @@ fn what_redis_holds_for_a_tenant_is_his_memory() {
 fn a_tenant_that_is_forgotten_and_comes_back_counts_from_zero() {
     let mut node = Node::new(false);
     let own = |cpu_us, running| ContainersReading {
-        tenants: [(tenant(1), ContainerTenant { cpu_us, memory_bytes: 1, running })].into(),
+        tenants: [(
+            tenant(1),
+            ContainerTenant { cpu_us, memory_bytes: 1, running, ..Default::default() },
+        )]
+        .into(),
         ..ContainersReading::default()
     };
     let mut seen = Vec::new();
@@ -318,4 +327,60 @@ fn a_tenant_that_is_forgotten_and_comes_back_counts_from_zero() {
     set(&mut node.containers, round, now, ContainersReading::default());
     node.assemble();
     assert!(node.assembler.reported.is_empty(), "nothing is kept of who left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_containers_do_besides_is_told_once_and_a_kill_of_the_last_one_too() {
+    let mut node = Node::new(false);
+    let reading = |running, kills, tasks| {
+        let mut own = ContainerTenant { running, ..ContainerTenant::default() };
+        own.detail.counts[detail::OOM_KILLS] = Some(kills);
+        own.detail.counts[detail::READ] = Some(40);
+        own.detail.tasks = tasks;
+        ContainersReading { tenants: [(tenant(1), own)].into(), ..Default::default() }
+    };
+    let mut told = Vec::new();
+    for (running, kills, tasks) in
+        [(1, 0, Some(5)), (1, 0, Some(5)), (0, 1, None), (0, 1, None), (1, 1, Some(5))]
+    {
+        set(&mut node.containers, node.round + 1, node.now, reading(running, kills, tasks));
+        let round = node.assemble();
+        let value = |metric| {
+            let column = round.report.columns.iter().find(|column| column.metric == metric);
+            column.and_then(|column| column.values[0])
+        };
+        told.push((
+            value(Metric::IoReadBytes),
+            value(Metric::OomKills),
+            value(Metric::Tasks),
+            round.tenants.get(&tenant(1)).and_then(|own| own.counted[detail::OOM_KILLS]),
+        ));
+    }
+    let expected = [
+        (Some(40), None, Some(5), Some(0)),
+        (None, None, Some(5), Some(0)),
+        (None, Some(1), None, Some(1)),
+        (None, None, None, None),
+        (None, None, Some(5), Some(1)),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_database_server_is_told_when_it_was_read_anew() {
+    let mut node = Node::new(true);
+    let mut told = Vec::new();
+    for (number, hit, failures) in [(1, 100, 2), (1, 100, 2), (2, 150, 2), (3, 150, 5)] {
+        node.postgres(&[1], &[]);
+        let archiving = Some(wire::Archiving { failures, ..Default::default() });
+        let sample = wire::DatabaseSample { blocks_hit: hit, archiving, ..Default::default() };
+        let server = Some(ServerReading { number, sample });
+        node.postgres.value.as_mut().expect("a reading").server = server;
+        let round = node.assemble();
+        let sample = round.report.database;
+        told.push(sample.map(|s| (s.blocks_hit, s.archiving.map(|a| a.failures))));
+        assert!(round.server.is_some_and(|server| server.sample.blocks_hit == hit));
+    }
+    let expected = [Some((100, Some(2))), None, Some((50, Some(0))), Some((0, Some(3)))];
+    assert_eq!(told, expected);
 }

@@ -24,6 +24,7 @@ use super::access_log::hosts::Database;
 use super::cgroup::{Cgroup, Hierarchies, Paths};
 use super::container::ContainerTenant;
 use super::counter::Counter;
+use super::detail::{self, Counts, Group};
 use super::source::{Outcome, Source};
 use crate::config::Slices;
 
@@ -43,6 +44,7 @@ struct Watched {
     tenant: TenantId,
     cgroup: Cgroup,
     cpu: Counter,
+    group: Group,
 }
 
 /// The source.
@@ -55,8 +57,11 @@ pub struct SlicesSource {
     /// By the group's name.
     watched: BTreeMap<String, Watched>,
     listed: Option<Instant>,
-    /// CPU totals that outlive groups.
-    cpu: BTreeMap<TenantId, u64>,
+    /// Totals that outlive groups.
+    totals: BTreeMap<TenantId, (u64, Counts)>,
+    /// When the details were read, and how often they are.
+    looked: Option<Instant>,
+    look_every: Duration,
     /// Groups that fit the pattern and belong to nobody we know.
     strangers: Vec<String>,
     buffer: Vec<u8>,
@@ -76,7 +81,9 @@ impl SlicesSource {
             database,
             watched: BTreeMap::new(),
             listed: None,
-            cpu: BTreeMap::new(),
+            totals: BTreeMap::new(),
+            looked: None,
+            look_every: detail::EVERY,
             strangers: Vec::new(),
             buffer: Vec::new(),
         })
@@ -111,9 +118,11 @@ impl SlicesSource {
             };
             let path = format!("{}/{name}", self.parent.trim_end_matches('/'));
             // One that is gone again by now comes with the next listing.
-            if let Ok(cgroup) = self.hierarchies.open(&Paths::everywhere(&path)) {
+            let paths = Paths::everywhere(&path);
+            if let Ok(cgroup) = self.hierarchies.open(&paths) {
                 let cpu = if born { Counter::born() } else { Counter::default() };
-                self.watched.insert(name, Watched { tenant, cgroup, cpu });
+                let group = Group::open(&self.hierarchies, &paths, born);
+                self.watched.insert(name, Watched { tenant, cgroup, cpu, group });
             }
         }
         Ok(())
@@ -128,13 +137,24 @@ impl SlicesSource {
         let mut reading = SlicesReading::new();
         let mut words = Vec::new();
         let mut gone = false;
-        let (buffer, totals) = (&mut self.buffer, &mut self.cpu);
+        let now = Instant::now();
+        let look = self.looked.is_none_or(|at| now.duration_since(at) >= self.look_every);
+        if look {
+            self.looked = Some(now);
+        }
+        let (buffer, totals) = (&mut self.buffer, &mut self.totals);
         self.watched.retain(|name, group| match group.cgroup.read(buffer) {
             Ok(used) => {
-                *totals.entry(group.tenant).or_default() += group.cpu.observe(used.cpu_us);
+                let total = totals.entry(group.tenant).or_default();
+                total.0 += group.cpu.observe(used.cpu_us);
+                if look {
+                    detail::add_counts(&mut total.1, &group.group.look(buffer));
+                }
+                words.extend(group.group.wrong().map(|why| format!("{name}: {why}")));
                 let tenant = reading.entry(group.tenant).or_default();
                 tenant.memory_bytes += used.memory_bytes;
                 tenant.running += 1;
+                detail::add(&mut tenant.detail.tasks, group.group.tasks());
                 true
             }
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
@@ -151,8 +171,10 @@ impl SlicesSource {
             // At the next round; until then its total stands.
             self.listed = self.listed.and_then(|at| at.checked_sub(RELIST)).or(self.listed);
         }
-        for (tenant, total) in &self.cpu {
-            reading.entry(*tenant).or_default().cpu_us = *total;
+        for (tenant, (cpu_us, counts)) in &self.totals {
+            let tenant = reading.entry(*tenant).or_default();
+            tenant.cpu_us = *cpu_us;
+            tenant.detail.counts = *counts;
         }
         if let Some(first) = self.strangers.first() {
             let count = self.strangers.len();

@@ -18,6 +18,10 @@ impl Tree {
     }
 }
 
+fn plain(cpu_us: u64, memory_bytes: u64, running: u32) -> ContainerTenant {
+    ContainerTenant { cpu_us, memory_bytes, running, ..ContainerTenant::default() }
+}
+
 fn source(tree: &Tree) -> SlicesSource {
     let row = DbTenant { slug: "acme-inc".into(), ..DbTenant::default() };
     let tenants = [(TenantId(Uuid::from_u128(1)), row)].into();
@@ -38,7 +42,7 @@ async fn groups_come_grow_and_go() {
     tree.group(r"webhost-acme\x2dinc.slice", 5_000, 1_100);
     let one = TenantId(Uuid::from_u128(1));
     let Outcome::Good(reading) = source.sample() else { panic!("good") };
-    assert_eq!(reading[&one], ContainerTenant { cpu_us: 0, memory_bytes: 1_000, running: 1 });
+    assert_eq!(reading[&one], plain(0, 1_000, 1));
     tree.group(r"webhost-acme\x2dinc.slice", 9_000, 2_100);
     let Outcome::Good(reading) = source.sample() else { panic!("good") };
     assert_eq!((reading[&one].cpu_us, reading[&one].memory_bytes), (4_000, 2_000));
@@ -55,5 +59,28 @@ async fn groups_come_grow_and_go() {
     std::fs::create_dir(tree.0.path().join("webhost.slice")).expect("creates");
     tokio::time::advance(RELIST).await;
     let Outcome::Good(reading) = source.sample() else { panic!("good") };
-    assert_eq!(reading[&one], ContainerTenant { cpu_us: 4_000, memory_bytes: 0, running: 0 });
+    assert_eq!(reading[&one], plain(4_000, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_group_does_besides_is_looked_at_now_and_then() {
+    let tree = Tree(tempfile::tempdir().expect("a directory"));
+    let mut source = source(&tree);
+    let name = r"webhost-acme\x2dinc.slice";
+    let kills = |count: u64| {
+        tree.group(name, 5_000, 1_100);
+        let events = tree.0.path().join("webhost.slice").join(name).join("memory.events");
+        std::fs::write(events, format!("oom_kill {count}\n")).expect("writes");
+    };
+    let one = TenantId(Uuid::from_u128(1));
+    let mut told = Vec::new();
+    for (count, waits) in [(4, false), (6, false), (6, true), (9, true)] {
+        kills(count);
+        if waits {
+            tokio::time::advance(detail::EVERY).await;
+        }
+        let Outcome::Good(reading) = source.sample() else { panic!("good") };
+        told.push(reading[&one].detail.counts[detail::OOM_KILLS]);
+    }
+    assert_eq!(told, [Some(0), Some(0), Some(2), Some(5)]);
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use uuid::Uuid;
-use webhost_proto::wire::Basis;
+use webhost_proto::wire::{Basis, Mount};
 
 use super::*;
 
@@ -56,8 +56,10 @@ pub(crate) fn any_report() -> impl Strategy<Value = CollectedReport> {
             (Metric::MemoryBytes, Basis::Measured, 0),
             (Metric::MemoryBytes, Basis::Attributed, 0),
             (Metric::Vehicles, Basis::Measured, 0),
+            (Metric::OomKills, Basis::Measured, 0),
+            (Metric::Tasks, Basis::Measured, 0),
         ],
-        0..=8,
+        0..=10,
     );
     (tenants, metrics).prop_flat_map(|(tenants, metrics)| {
         let count = tenants.len();
@@ -66,6 +68,9 @@ pub(crate) fn any_report() -> impl Strategy<Value = CollectedReport> {
             proptest::collection::vec(proptest::collection::vec(value, count), metrics.len());
         (values, 1..10_000_u32, 0..1_000_000_u64).prop_map(move |(values, interval_ms, busy)| {
             CollectedReport {
+                mounts: vec![Mount { path: "/".into(), total_mib: busy, free_mib: 1 }],
+                database: (busy % 2 == 0)
+                    .then(|| DatabaseSample { blocks_hit: busy, ..DatabaseSample::default() }),
                 collected_at_us: 1,
                 interval_ms,
                 tenants: tenants
@@ -104,6 +109,10 @@ proptest! {
             earlier.host.cpu_busy_us + later.host.cpu_busy_us
         );
         prop_assert_eq!(merged.host.uptime_s, later.host.uptime_s);
+        prop_assert_eq!(&merged.mounts, &later.mounts);
+        let hit = |report: &CollectedReport| report.database.as_ref().map(|read| read.blocks_hit);
+        let sum = [hit(&earlier), hit(&later)].into_iter().flatten().reduce(|a, b| a + b);
+        prop_assert_eq!(hit(&merged), sum);
         for column in &merged.columns {
             prop_assert_eq!(column.values.len(), merged.tenants.len());
         }

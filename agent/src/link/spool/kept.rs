@@ -70,7 +70,9 @@ impl Kept {
             tracing::error!(?metric, "a column doesn't fit its tenants and is left out");
         }
         let names = dictionary.to_wire(0).encoded_len();
-        while wire.encoded_len() + names > MAX_BYTES && wire.columns.pop().is_some() {
+        while wire.encoded_len() + names > MAX_BYTES
+            && wire.more_columns.pop().or_else(|| wire.columns.pop()).is_some()
+        {
             tracing::error!("a report is too large for the link; a column is left out");
         }
         Self {

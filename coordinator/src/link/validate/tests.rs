@@ -39,8 +39,19 @@ fn sound() -> wire::Report {
         host: Some(wire::HostSample::default()),
         columns: vec![column(&[0b1000_0001, 1], &[1, 2, 3])],
         sources: vec![source("host")],
-        sources_unchanged: false,
+        more_columns: vec![of(Metric::OomKills, column(&[], &[1; 9]))],
+        mounts: vec![mount()],
+        database: Some(wire::DatabaseSample::default()),
+        ..wire::Report::default()
     }
+}
+
+fn of(metric: Metric, column: wire::Column) -> wire::Column {
+    wire::Column { metric: metric.into(), ..column }
+}
+
+fn mount() -> wire::Mount {
+    wire::Mount { path: "/srv".into(), total_mib: 2, free_mib: 1 }
 }
 
 fn check(report: &wire::Report) -> Result<Verdict, String> {
@@ -96,6 +107,7 @@ fn every_bound_holds_where_it_says() {
             with(|r| {
                 r.dictionary = Some(tenants(10));
                 r.columns = vec![column(&[], &[1; 10])];
+                r.more_columns.clear();
             }),
             None,
         ),
@@ -127,7 +139,10 @@ fn every_bound_holds_where_it_says() {
         ("a column twice", with(|r| r.columns.push(r.columns[0].clone())), Some("twice")),
         (
             "columns +1",
-            with(|r| r.columns = vec![wire::Column::default(); MAX_COLUMNS + 1]),
+            with(|r| {
+                r.columns = vec![wire::Column::default(); MAX_COLUMNS + 1];
+                r.more_columns.clear();
+            }),
             Some("129 columns"),
         ),
         ("a short bitmap", with(|r| r.columns[0].present.truncate(1)), Some("bitmap")),
@@ -151,6 +166,68 @@ fn every_bound_holds_where_it_says() {
         ("a source twice", with(|r| r.sources.push(source("host"))), Some("twice")),
         ("a nameless source", with(|r| r.sources[0].source.clear()), Some("name")),
         ("a long message", with(|r| r.sources[0].message = "x".repeat(1025)), Some("message")),
+        (
+            "an early metric among the later",
+            with(|r| r.more_columns[0] = of(Metric::CpuUs, r.more_columns[0].clone())),
+            Some("wrong columns"),
+        ),
+        (
+            "a later metric among the first",
+            with(|r| r.columns[0] = of(Metric::Tasks, r.columns[0].clone())),
+            Some("wrong columns"),
+        ),
+        ("a later value too few", with(|r| r.more_columns[0].values.truncate(8)), Some("8 values")),
+        (
+            "columns of both kinds +1",
+            with(|r| r.more_columns = vec![wire::Column::default(); MAX_COLUMNS]),
+            Some("129 columns"),
+        ),
+        ("mounts at the limit", with(|r| r.mounts = vec![mount(); MAX_MOUNTS]), None),
+        ("mounts +1", with(|r| r.mounts = vec![mount(); MAX_MOUNTS + 1]), Some("33 mounts")),
+        ("a mount's path", with(|r| r.mounts[0].path = "/".repeat(256)), Some("path of a mount")),
+        ("an escape", with(|r| r.mounts[0].path = "/\u{1b}[2J".into()), Some("path of a mount")),
+        ("a mount's size", with(|r| r.mounts[0].free_mib = MAX_VALUE + 1), Some("a mount")),
+        (
+            "pressure",
+            with(|r| {
+                let pressure = wire::Pressure { io_full_bp: 10_001, ..Default::default() };
+                r.host = Some(wire::HostSample { pressure: Some(pressure), ..Default::default() });
+            }),
+            Some("pressure"),
+        ),
+        (
+            "a clock",
+            with(|r| {
+                let clock = wire::Clock { offset_us: i64::MIN, error_us: 0 };
+                r.host = Some(wire::HostSample { clock: Some(clock), ..Default::default() });
+            }),
+            Some("report.host"),
+        ),
+        (
+            "standbys +1",
+            with(|r| {
+                let standbys = vec![wire::Standby::default(); MAX_STANDBYS + 1];
+                r.database = Some(wire::DatabaseSample { standbys, ..Default::default() });
+            }),
+            Some("33 standbys"),
+        ),
+        (
+            "a standby's name",
+            with(|r| {
+                let standbys = vec![wire::Standby { name: "a\n".into(), ..Default::default() }];
+                r.database = Some(wire::DatabaseSample { standbys, ..Default::default() });
+            }),
+            Some("name of a standby"),
+        ),
+        (
+            "the archive's age",
+            with(|r| {
+                let age_us = Some(MAX_VALUE + 1);
+                let archiving = Some(wire::Archiving { age_us, ..Default::default() });
+                r.database = Some(wire::DatabaseSample { archiving, ..Default::default() });
+            }),
+            Some("report.database"),
+        ),
         ("a source's state", with(|r| r.sources[0].state = 0), Some("state 0")),
     ];
     for (what, report, expected) in cases {
