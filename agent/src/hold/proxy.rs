@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::phase::Way;
 use super::tenant::{Busy, Tenant, To};
 use super::upstream::{Tracked, Unanswered, Upstream};
 use super::{Hold, headers, upgrade};
@@ -182,7 +183,9 @@ impl Proxy {
             let websocket = answer.headers().get(header::UPGRADE).is_some_and(|it| {
                 it.to_str().is_ok_and(|text| text.eq_ignore_ascii_case("websocket"))
             });
-            self.upgraded(client, server, websocket, tenant, busy);
+            // As it was admitted: the way may have changed since.
+            let way = if matches!(to, To::Here) { Way::Here } else { Way::There };
+            self.upgraded((client, server), websocket, tenant.map(|tenant| (tenant, way)), busy);
             return answer.map(|_| Either::Right(Full::default()));
         }
         if let Some(busy) = &busy {
@@ -195,21 +198,19 @@ impl Proxy {
     /// flight any more.
     fn upgraded(
         &self,
-        client: hyper::upgrade::OnUpgrade,
-        server: hyper::upgrade::OnUpgrade,
+        (client, server): (hyper::upgrade::OnUpgrade, hyper::upgrade::OnUpgrade),
         websocket: bool,
-        tenant: Option<Arc<Tenant>>,
+        watched: Option<(Arc<Tenant>, Way)>,
         busy: Option<Busy>,
     ) {
         let slot = Arc::clone(&self.slot);
         self.tasks.spawn(async move {
             let _slot = slot;
-            let way = tenant.as_ref().map(|tenant| tenant.way());
             let ends = futures_util::future::try_join(client, server).await;
             drop(busy);
             match ends {
                 Ok((client, server)) => {
-                    let watched = tenant.as_ref().zip(way);
+                    let watched = watched.as_ref().map(|(tenant, way)| (tenant, *way));
                     upgrade::join(client, server, websocket, watched).await;
                 }
                 Err(error) => tracing::debug!(%error, "hold point: an upgrade came to nothing"),

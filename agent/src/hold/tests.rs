@@ -22,6 +22,9 @@ type Echo = http_body_util::combinators::UnsyncBoxBody<Bytes, hyper::Error>;
 /// Answers with its name and what it was sent; trailers come back, too. On
 /// `/socket` it upgrades and echoes bytes, on `/slow` it takes 100 ms.
 async fn answer(name: &'static str, mut request: Request<Incoming>) -> Response<Echo> {
+    if request.uri().path() == "/slow" {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     if request.headers().contains_key(header::UPGRADE) {
         let upgrade = hyper::upgrade::on(&mut request);
         let echo = async move {
@@ -38,9 +41,6 @@ async fn answer(name: &'static str, mut request: Request<Incoming>) -> Response<
             .header("upgrade", "websocket")
             .body(Full::default().map_err(|never| match never {}).boxed_unsync())
             .expect("a response");
-    }
-    if request.uri().path() == "/slow" {
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let seen = format!("{:?}", request.headers());
     Response::builder()
@@ -218,17 +218,26 @@ async fn a_place_out_of_reach_is_said_with_a_time_to_retry() {
 
 /// A WebSocket's handshake, as bytes.
 async fn socket(world: &World) -> TcpStream {
+    let mut stream = hello(world, "/socket").await;
+    welcome(&mut stream).await;
+    stream
+}
+
+async fn hello(world: &World, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(world.at).await.expect("connects");
     let hello = format!(
-        "GET /socket HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     );
     stream.write_all(hello.as_bytes()).await.expect("writes");
+    stream
+}
+
+async fn welcome(stream: &mut TcpStream) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.expect("a head"));
     }
     assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
-    stream
 }
 
 async fn echoed(stream: &mut TcpStream, frame: &[u8]) {
@@ -264,4 +273,21 @@ async fn a_websocket_is_told_to_come_again_and_not_before() {
     drop(stream);
     let mut again = socket(&world).await;
     echoed(&mut again, &[0x82, 1, 7]).await;
+}
+
+/// The old application answered the handshake after the switch.
+#[tokio::test]
+async fn a_websocket_that_was_admitted_before_the_switch_is_told_to_come_again() {
+    let world = World::start().await;
+    let tenant = world.tenant();
+    let mut stream = hello(&world, "/slow").await;
+    while tenant.figures().in_flight == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tenant.park();
+    tenant.release(Way::There);
+    welcome(&mut stream).await;
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.expect("ends well");
+    assert_eq!(rest, COME_AGAIN);
 }

@@ -31,6 +31,10 @@ use crate::durable;
 /// Bytes that stay free on the disk whatever is archived.
 const SPARE: u64 = 64 << 20;
 
+/// Written bytes after which the disk is waited for: a last wait for all of
+/// them could be taken for a mover that hangs.
+const SYNC_BYTES: u64 = 64 << 20;
+
 /// One archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -193,11 +197,16 @@ async fn one(
         .map_err(|error| conn.error(error))?;
     tokio::pin!(out);
     let (mut hash, mut bytes, mut rows) = (Context::new(&SHA256), 0_u64, 0_u64);
+    let mut synced = 0;
     while let Some(chunk) = out.next().await {
         let chunk = chunk.map_err(|error| conn.error(error))?;
         hash.update(&chunk);
         file.write_all(&chunk).map_err(failed(&path))?;
         bytes += chunk.len() as u64;
+        if bytes - synced >= SYNC_BYTES {
+            sync(&file).await.map_err(failed(&path))?;
+            synced = bytes;
+        }
         // One message a row, the binary header with the first; the trailer
         // is a message of its own.
         if chunk.as_ref() != [0xff, 0xff] {
@@ -212,7 +221,7 @@ async fn one(
             });
         }
     }
-    file.sync_all().map_err(failed(&path))?;
+    sync(&file).await.map_err(failed(&path))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))?;
     Ok(Archived {
         table: table.name.clone(),
@@ -223,6 +232,12 @@ async fn one(
         bytes,
         sha256: hex(hash.finish().as_ref()),
     })
+}
+
+/// Waits for the disk beside the one thread, which has to say that it lives.
+async fn sync(file: &File) -> std::io::Result<()> {
+    let file = file.try_clone()?;
+    tokio::task::spawn_blocking(move || file.sync_all()).await.map_err(std::io::Error::other)?
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -15,7 +15,7 @@ use super::hypertable;
 use super::report::{Preflight, Topic};
 use super::run::Pair;
 use super::spec::Spec;
-use super::sql::{self, SCHEMA};
+use super::sql::{self, Lock, SCHEMA};
 
 /// Which scheduler a job is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,42 +152,66 @@ async fn paused(conn: &Conn) -> Result<Vec<(uuid::Uuid, Vec<Paused>)>, MoveError
 /// What the database said: without the right to alter a job, nothing is
 /// paused, and the job is named.
 pub(super) async fn pause(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
-    let on = active(conn).await?;
-    let all = paused(conn).await?;
-    // Jobs that another move paused are ours to keep quiet as well.
-    let mut ours: Vec<Paused> = on.clone();
-    for (_, jobs) in &all {
-        ours.extend(jobs.iter().filter(|job| !on.contains(job)).cloned());
-    }
-    ours.dedup_by(|a, b| a.job == b.job && a.scheduler == b.scheduler);
-    if on.is_empty() && ours.is_empty() {
-        return Ok(());
-    }
-    let json = serde_json::to_string(&ours)
-        .map_err(|error| MoveError::Interrupted(format!("the list of jobs: {error}")))?;
-    let mut switch = String::new();
-    for job in &on {
-        switch.push_str(&job.scheduler.set(conn, job.job, false).await?);
-    }
-    let outcome = conn
-        .batch(&format!(
-            "BEGIN; SET LOCAL lock_timeout = '1s'; SET LOCAL synchronous_commit = on; \
-             UPDATE {SCHEMA}.moves SET paused_jobs = {} WHERE move_id = {}; {switch} COMMIT",
+    one_at_a_time(conn, async {
+        let on = active(conn).await?;
+        let all = paused(conn).await?;
+        // Jobs that another move paused are ours to keep quiet as well.
+        let mut ours: Vec<Paused> = on.clone();
+        for (_, jobs) in &all {
+            ours.extend(jobs.iter().filter(|job| !on.contains(job)).cloned());
+        }
+        ours.dedup_by(|a, b| a.job == b.job && a.scheduler == b.scheduler);
+        if ours.is_empty() {
+            return Ok(());
+        }
+        let json = serde_json::to_string(&ours)
+            .map_err(|error| MoveError::Interrupted(format!("the list of jobs: {error}")))?;
+        let mut switch = String::new();
+        for job in &on {
+            switch.push_str(&job.scheduler.set(conn, job.job, false).await?);
+        }
+        let text = format!(
+            "SET LOCAL lock_timeout = '1s'; \
+             UPDATE {SCHEMA}.moves SET paused_jobs = {} WHERE move_id = {}; {switch}",
             sql::literal(&json),
             sql::move_literal(spec.move_id)
-        ))
-        .await;
-    if let Err(error) = outcome {
-        conn.batch("ROLLBACK").await?;
-        let names: Vec<String> =
-            on.iter().map(|job| format!("{} {}", job.scheduler.as_str(), job.job)).collect();
-        return Err(MoveError::refused(format!(
-            "the jobs {} on the {} can't be paused ({error}): let their owner switch them off for the move",
-            names.join(", "),
-            conn.side()
-        )));
+        );
+        conn.batch(&text).await.map_err(|error| {
+            let names: Vec<String> =
+                on.iter().map(|job| format!("{} {}", job.scheduler.as_str(), job.job)).collect();
+            MoveError::refused(format!(
+                "the jobs {} on the {} can't be paused ({error}): let their owner switch them off for the move",
+                names.join(", "),
+                conn.side()
+            ))
+        })
+    })
+    .await
+}
+
+/// Runs `work` in a transaction, while no other move of this database pauses or
+/// resumes jobs: two that ended together would each leave them to the other.
+async fn one_at_a_time(
+    conn: &Conn,
+    work: impl Future<Output = Result<(), MoveError>>,
+) -> Result<(), MoveError> {
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; \
+         SELECT pg_advisory_xact_lock({})",
+        Lock::Schema.key()
+    );
+    let outcome = async {
+        conn.batch(&begin).await?;
+        work.await
     }
-    Ok(())
+    .await;
+    match outcome {
+        Ok(()) => conn.batch("COMMIT").await,
+        Err(error) => {
+            conn.batch("ROLLBACK").await?;
+            Err(error)
+        }
+    }
 }
 
 /// Switches on again what the move paused and no other move needs quiet.
@@ -196,6 +220,10 @@ pub(super) async fn pause(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
 /// # Errors
 /// What the database said.
 pub(super) async fn resume(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
+    one_at_a_time(conn, resumed(conn, spec)).await
+}
+
+async fn resumed(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
     let all = paused(conn).await?;
     let Some((_, ours)) = all.iter().find(|(id, _)| *id == spec.move_id.0) else { return Ok(()) };
     let mut switch = String::new();
@@ -230,7 +258,7 @@ pub(super) async fn resume(conn: &Conn, spec: &Spec) -> Result<(), MoveError> {
         return Ok(());
     }
     conn.batch(&format!(
-        "BEGIN; {switch} UPDATE {SCHEMA}.moves SET paused_jobs = '[]' WHERE move_id = {}; COMMIT",
+        "{switch} UPDATE {SCHEMA}.moves SET paused_jobs = '[]' WHERE move_id = {}",
         sql::move_literal(spec.move_id)
     ))
     .await

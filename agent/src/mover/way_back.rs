@@ -80,8 +80,10 @@ async fn mirror(run: &Run, pair: &Pair, leg: Leg, state: &mut State) -> Result<W
     let mut settle_at = Some(Instant::now() + run.tuning.settle_after);
     loop {
         if state.verified.is_none_or(|at| at.elapsed() >= run.tuning.way_back_verify) {
-            // Most of what waits is counted here; the comparison drains by itself.
-            while drain.batch(Some(run.tuning.drain_batch)).await? > SHORT {}
+            // Most of what waits is counted here, as long as patience lasts; the
+            // comparison drains by itself.
+            drain.until_short().await?;
+            drain.vacuum().await?;
             verify::run(run, pair, leg).await?;
             state.verified = Some(Instant::now());
             state.done.verifications += 1;

@@ -256,3 +256,22 @@ async fn hostile_names_are_only_names() {
         Some("b'; drop table plans; --")
     );
 }
+
+/// A shared node that is empty when the first tenant is on its way gets others
+/// meanwhile: they change and delete their rows as everywhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_to_an_empty_shared_node_writes_while_another_is_on_its_way() {
+    let (world, mut run) = crate::indexes::alone(schema::WEBHOST, 300).await;
+    run.spec.target_dedicated = false;
+    steps(&run, &[Step::Guard, Step::Copy]).await;
+    let newcomer = uuid::Uuid::new_v4();
+    let (client, _driver) = session(&world.target).await.expect("a session");
+    fill(&client, newcomer, 1, 10).await.expect("fills");
+    for change in [
+        "update gps_positions set speed = 1 where customer_id = $1",
+        "delete from gps_positions where customer_id = $1",
+    ] {
+        assert_eq!(client.execute(change, &[&newcomer]).await.expect(change), 10);
+    }
+    steps(&run, &[Step::Undo]).await;
+}

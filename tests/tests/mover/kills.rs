@@ -8,14 +8,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use webhost_agent::command::Handler;
 use webhost_agent::mover::child::Login;
-use webhost_agent::mover::spec::Spec;
+use webhost_agent::mover::error::Kind;
+use webhost_agent::mover::spec::{Spec, Step};
+use webhost_agent::mover::sql::Lock;
 use webhost_agent::mover::supervisor::{Patience, Setup, Supervisor, Way};
 use webhost_agent::mover::tunnel::Tickets;
 use webhost_proto::wire::{self, command, command_reply::Outcome};
 use webhost_tests::schema;
-use webhost_tests::writers::{Findings, World, Writers, check, table_hashes};
+use webhost_tests::writers::{Findings, World, Writers, check, session, table_hashes};
 
-use crate::scene::{LEVELS, a_move, number, states, world};
+use crate::scene::{LEVELS, a_move, number, states, steps, world};
 
 pub(crate) fn login(config: &tokio_postgres::Config) -> Login {
     let tokio_postgres::config::Host::Unix(dir) = &config.get_hosts()[0] else {
@@ -262,4 +264,23 @@ async fn orders_that_are_not_for_us() {
     refusal(supervisor.handle(tunnel, watch::channel(None).0).await);
     well(&supervisor, &spec, K::Undo).await;
     assert!(supervisor.status().is_empty());
+}
+
+/// Whoever else holds the mover's lock may be what a killed mover left in the
+/// middle of the switch: nobody may read that as "the source serves".
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_reads_no_fence_row_is_in_doubt() {
+    let world = world(schema::WEBHOST, 50).await;
+    let run = a_move(&world);
+    steps(&run, &[Step::Guard, Step::Copy]).await;
+    let (left, _driver) = session(&world.source).await.expect("a session");
+    let key = Lock::Mover(run.spec.tenant).key();
+    left.query_one("select pg_advisory_lock($1)", &[&key]).await.expect("locks");
+    let error = run.step(Step::CutOver).await.expect_err("nobody may pass");
+    assert_eq!(error.kind(), Kind::Interrupted, "{error}");
+    // Another step changes nobody's place: it is just asked for again.
+    let error = run.step(Step::Drain).await.expect_err("nobody may pass");
+    assert_eq!(error.kind(), Kind::Retry, "{error}");
+    drop(left);
+    steps(&run, &[Step::Undo]).await;
 }

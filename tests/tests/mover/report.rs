@@ -11,7 +11,7 @@ use webhost_agent::mover::spec::{Done, Level, Preflight, Step, VerdictKind};
 use webhost_tests::schema;
 use webhost_tests::writers::{World, session};
 
-use crate::scene::{a_move, cut_over, objects, sql, steps, world};
+use crate::scene::{a_move, cut_over, number, objects, sql, steps, world};
 use crate::under_writers::moves_with_writers;
 
 async fn report(world: &World) -> Preflight {
@@ -178,6 +178,38 @@ async fn jobs_are_paused_and_surely_resumed() {
     assert_eq!(running(&world.source).await, paused);
     steps(&other, &[Step::Undo]).await;
     assert_eq!(running(&world.source).await, before);
+    assert_eq!(running(&world.target).await, before);
+}
+
+/// Two moves that end together don't leave the jobs to each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_of_two_moves_that_end_together_resumes_the_jobs() {
+    let world = world(schema::WEBHOST, 100).await;
+    sql(&world.target, JOBS).await;
+    let before = running(&world.target).await;
+    let run = a_move(&world);
+    let mut other = a_move(&world);
+    other.spec.tenant = webhost_proto::ids::TenantId(world.neighbour);
+    steps(&run, &[Step::Guard]).await;
+    steps(&other, &[Step::Guard]).await;
+    // Neither can write down what it let go of before both want to.
+    let (holder, _holds) = session(&world.target).await.expect("a session");
+    holder
+        .batch_execute("begin; select 1 from webhost_fleet.moves for update")
+        .await
+        .expect("locks");
+    let both = "select count(*) from pg_stat_activity \
+         where wait_event_type = 'Lock' and application_name like 'webhost-mover%'";
+    let watch = async {
+        while number(&world.target, both).await < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        holder.batch_execute("commit").await.expect("lets go");
+    };
+    let ends = futures_util::future::join(run.step(Step::Undo), other.step(Step::Undo));
+    let ((one, two), ()) = tokio::join!(ends, watch);
+    one.expect("undone");
+    two.expect("undone");
     assert_eq!(running(&world.target).await, before);
 }
 

@@ -204,6 +204,11 @@ impl Segments {
                 tracing::debug!(%error, "half a record stays in the spool");
             }
             self.head = None;
+            if at == 0 {
+                // The next try begins the same file anew, not one more.
+                self.list.pop_back();
+                self.next = number;
+            }
             return Err(error);
         }
         if let Some(dictionary) = dictionary {

@@ -56,6 +56,8 @@ const READY_WITHIN: Duration = Duration::from_millis(700);
 /// What the first attempt and the park before it may take together: less than
 /// requests are parked for.
 const PARKED_WITHIN: Duration = Duration::from_millis(850);
+/// With less than this nothing can be ready.
+const READY_AT_LEAST: Duration = Duration::from_millis(100);
 const READY_AT_MOST: Duration = Duration::from_millis(1_500);
 /// Between two attempts writers catch their breath.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -98,6 +100,14 @@ pub async fn run(run: &Run, pair: &Pair, leg: Leg) -> Result<CutOver, MoveError>
             1 => patience.min(PARKED_WITHIN.saturating_sub(parked.elapsed())),
             _ => patience,
         };
+        if limit < READY_AT_LEAST {
+            // The park itself took that long: the machine stood still. A limit
+            // of zero would be none.
+            tracing::info!(attempt, parked = ?parked.elapsed(), "requests waited for the park");
+            run.release(leg, false);
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
         match fence.close(drain.applier(), limit).await? {
             Closed::Switched(result) => return Ok(result),
             Closed::Blocked => {

@@ -150,7 +150,9 @@ async fn target(spec: &Spec, pair: &Pair, tables: &[Table]) -> Result<(), MoveEr
     let conn = &pair.target;
     let ours = sql::move_literal(spec.move_id);
     fence::create_schema(conn).await?;
-    let alone = alone(conn, spec, tables).await?;
+    // A shared node is nobody's for long: who comes next must not meet a guard
+    // that looks at statements, whoever's rows they are about.
+    let alone = spec.target_dedicated && alone(conn, spec, tables).await?;
     let set = claim(conn, spec, tables, "standby", "f.state <> 'active'").await?;
     if !set {
         return Err(MoveError::refused(format!(

@@ -1,6 +1,6 @@
 //! Which step does what, by where the tenant is served.
 
-use crate::mover::error::{MoveError, Side};
+use crate::mover::error::{Kind, MoveError, Side};
 use crate::mover::leg::Leg;
 use crate::mover::recover::Standing;
 use crate::mover::run::{Pair, Run};
@@ -23,8 +23,13 @@ impl Run {
         step: Step,
         way_back: &mut way_back::State,
     ) -> Result<Done, MoveError> {
-        let pair = self.open().await?;
-        let (leg, done) = match self.settle(&pair).await? {
+        let read = async {
+            let pair = self.open().await?;
+            let settled = self.settle(&pair).await?;
+            Ok((pair, settled))
+        };
+        let (pair, settled) = read.await.map_err(|error| unread(step, error))?;
+        let (leg, done) = match settled {
             Settled::Before(leg, done) => (leg, done),
             Settled::Elsewhere => return self.elsewhere(&pair, step).await,
         };
@@ -194,6 +199,16 @@ impl Run {
 }
 
 /// A step that works beside one database and came here.
+/// The fence rows were not read. A switch may have been begun before, and who
+/// serves is not known then: nobody may take that for "the source does".
+fn unread(step: Step, error: MoveError) -> MoveError {
+    let switches = matches!(step, Step::CutOver | Step::RollBack);
+    if switches && error.kind() == Kind::Retry {
+        return MoveError::Interrupted(format!("the fence rows could not be read: {error}"));
+    }
+    error
+}
+
 fn alone(step: Step) -> MoveError {
     MoveError::Interrupted(format!("{step} works beside one database alone"))
 }

@@ -8,10 +8,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// A connection without a byte in either direction for this long ends: movers
-/// send something every 30 s.
-const IDLE: Duration = Duration::from_secs(120);
-
 /// When a byte last went by.
 #[derive(Clone)]
 pub(super) struct Seen {
@@ -27,10 +23,10 @@ impl Seen {
         self.last.send_replace(Instant::now());
     }
 
-    /// Returns when nothing went by for long enough.
-    pub(super) async fn idle(&self) {
+    /// Returns when nothing went by for `limit`.
+    pub(super) async fn idle(&self, limit: Duration) {
         loop {
-            let due = *self.last.borrow() + IDLE;
+            let due = *self.last.borrow() + limit;
             if Instant::now() >= due {
                 return;
             }

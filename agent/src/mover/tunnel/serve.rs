@@ -24,8 +24,14 @@ use crate::mover::connect::Stream;
 const GREETING: Duration = Duration::from_secs(5);
 /// Sessions of movers at a time, over all moves.
 const SESSIONS: usize = 64;
-/// Connections for HTTP at a time, over all moves.
-const HTTP_CONNECTIONS: usize = 512;
+/// Connections for HTTP at a time, over all moves: as many as two hold points
+/// admit, for a WebSocket keeps its own until names lead here.
+const HTTP_CONNECTIONS: usize = 4096;
+/// A connection without a byte in either direction for this long ends. Movers
+/// send something every 30 s; a WebSocket or a long poll may be silent for as
+/// long as both its ends like.
+const IDLE_DATABASE: Duration = Duration::from_secs(120);
+const IDLE_HTTP: Duration = Duration::from_secs(3600);
 
 /// The local database, as the tunnel needs it.
 #[derive(Clone, Debug)]
@@ -160,9 +166,9 @@ impl Shared {
                 return refuse(&mut stream, "no such move, ticket or node").await;
             }
         };
-        let (slots, most) = match purpose {
-            wire::TunnelPurpose::Database => (&self.sessions, SESSIONS),
-            wire::TunnelPurpose::Http => (&self.http, HTTP_CONNECTIONS),
+        let (slots, most, idle) = match purpose {
+            wire::TunnelPurpose::Database => (&self.sessions, SESSIONS, IDLE_DATABASE),
+            wire::TunnelPurpose::Http => (&self.http, HTTP_CONNECTIONS, IDLE_HTTP),
         };
         // Full: the newest is refused; who dials tries again.
         let Ok(_slot) = slots.try_acquire() else {
@@ -188,7 +194,7 @@ impl Shared {
         let why = tokio::select! {
             why = carried => why,
             () = cut.cancelled() => "the tunnel was closed for this move".to_owned(),
-            () = seen.idle() => "idle".to_owned(),
+            () = seen.idle(idle) => "idle".to_owned(),
         };
         match purpose {
             wire::TunnelPurpose::Database => {

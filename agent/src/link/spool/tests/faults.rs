@@ -53,6 +53,8 @@ fn a_full_disk_stops_nothing_and_is_said_until_there_is_room() {
     assert!(spool.waiting.iter().any(|entry| !entry.in_memory()), "some got through");
     let in_memory = spool.waiting.iter().filter(|entry| entry.in_memory()).count();
     assert_eq!(in_memory, MAX_IN_MEMORY, "memory stays bounded");
+    let files = std::fs::read_dir(dir.path()).expect("a directory").count();
+    assert!(files <= 2, "{files} files: each try begins the same one anew");
 
     // What is made now goes out; what lies on the disk waits until its number
     // can be written there.
