@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::stored::{IdentityError, StoredIdentity};
 use super::token::JoinToken;
 use crate::link::channel;
+use crate::link::spool::owner;
 
 /// This machine was not enrolled; nothing was changed on it.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +100,11 @@ pub async fn enrol(
     // rustls looks whether key and certificate belong together.
     identity.link_client()?;
     identity.tunnel_server()?;
+    // What waits to be sent is the node's that this machine was until now.
+    if let Ok(before) = StoredIdentity::load(state_dir) {
+        owner::settle(state_dir, before.node)
+            .map_err(|source| IdentityError::Io { path: state_dir.to_owned(), source })?;
+    }
     identity.save(state_dir, &Zeroizing::new(key.serialize_pem()))?;
     Ok(Enrolled { node: identity.node, node_name: identity.node_name })
 }

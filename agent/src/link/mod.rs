@@ -164,7 +164,8 @@ impl Link {
         });
         let orders = watch::Sender::new(Orders::default());
         let handles = Handles { reports, status: status.subscribe(), orders: orders.subscribe() };
-        let spool = Spool::open(&options.state_dir.join("spool"), options.spool_bytes, epoch);
+        let node = options.identity.node;
+        let spool = Spool::of(&options.state_dir, node, options.spool_bytes, epoch);
         let link = Self {
             options,
             client,

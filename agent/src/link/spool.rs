@@ -26,6 +26,7 @@
 mod coarsen;
 pub mod kept;
 mod load;
+pub mod owner;
 pub mod record;
 pub mod segments;
 pub mod shelf;

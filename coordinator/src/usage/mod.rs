@@ -29,6 +29,7 @@ pub mod book;
 pub mod chart;
 mod hours;
 pub mod ingest;
+pub mod machine;
 pub mod metrics;
 pub mod node;
 pub mod profile;

@@ -5,6 +5,8 @@ use serde::Serialize;
 use webhost_proto::ids::NodeId;
 use webhost_proto::wire;
 
+use super::machine::{Machine, NodeDatabase, NodeMount, NodePressure};
+
 const SLOTS: usize = 10;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +23,7 @@ pub struct TrackedNode {
     slot_us: i64,
     slots: [Slot; SLOTS],
     host: wire::HostSample,
+    machine: Machine,
     sources: Vec<wire::SourceHealth>,
     reports: u64,
 }
@@ -33,6 +36,7 @@ impl TrackedNode {
             slot_us: (window_us / SLOTS as i64).max(1_000_000),
             slots: [Slot::default(); SLOTS],
             host: wire::HostSample::default(),
+            machine: Machine::default(),
             sources: Vec::new(),
             reports: 0,
         }
@@ -41,6 +45,7 @@ impl TrackedNode {
     /// Takes in one report that ended at `at_us`.
     pub fn apply(&mut self, report: &wire::Report, at_us: i64, interval_us: u64) {
         self.reports += 1;
+        self.machine.apply(report, at_us >= self.at_us);
         if let Some(host) = &report.host {
             let index = at_us / self.slot_us;
             let slot =
@@ -93,6 +98,11 @@ impl TrackedNode {
             disk_total_bytes: self.host.disk_total_bytes,
             db_connections: self.host.db_connections,
             uptime_s: self.host.uptime_s,
+            pressure: self.machine.pressure(),
+            clock_offset_us: self.machine.clock().map(|(offset, _)| offset),
+            clock_error_us: self.machine.clock().map(|(_, error)| error),
+            mounts: self.machine.mounts(),
+            database: self.machine.database(),
             sources: self
                 .sources
                 .iter()
@@ -132,6 +142,16 @@ pub struct NodeUsage {
     pub disk_total_bytes: u64,
     pub db_connections: u64,
     pub uptime_s: u64,
+    /// Null where the node's kernel doesn't measure it.
+    pub pressure: Option<NodePressure>,
+    /// How far its clock was before this coordinator's when its session began,
+    /// and by how much that may be wrong.
+    pub clock_offset_us: Option<i64>,
+    pub clock_error_us: Option<u64>,
+    /// Its file systems on disks.
+    pub mounts: Vec<NodeMount>,
+    /// Its tenants' database server; null before it was read.
+    pub database: Option<NodeDatabase>,
     pub sources: Vec<Source>,
 }
 

@@ -1,4 +1,5 @@
-//! The WebHost application's Prometheus page: the truth about GPS points, API
+//! The WebHost application's page, in OpenMetrics or Prometheus's older text
+//! format, whichever the application prefers: the truth about GPS points, API
 //! calls, their durations and failures, and connected clients.
 //!
 //! [`names`] says which series mean what, [`text`] reads a line, `page` sums
@@ -7,7 +8,8 @@
 //!
 //! **Invariants.** A value that is not a finite, non-negative number is
 //! refused and named, and the rest of the page still counts. A page that ends
-//! early, is larger than 8 MiB or is no page at all changes nothing.
+//! early, is larger than 8 MiB or is no page at all changes nothing; one in
+//! OpenMetrics says where it ends, so that it can't end early unseen.
 
 pub mod names;
 mod page;
@@ -22,12 +24,17 @@ use std::time::Duration;
 pub use totals::{AppReading, AppTenant};
 
 use self::names::Names;
-use self::page::Page;
+use self::page::{Format, Page};
 use self::totals::Totals;
 use super::source::{Outcome, Source};
 
 /// How long one scrape may take.
 pub const LIMIT: Duration = Duration::from_secs(2);
+
+/// OpenMetrics before the older text, since a page that was cut shows; anything
+/// rather than nothing.
+const ACCEPT: &str = "application/openmetrics-text;version=1.0.0,\
+                      text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 
 const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -70,11 +77,14 @@ impl AppSource {
 
     async fn scrape(&mut self) -> Result<Outcome<AppReading>, String> {
         let unreachable = |error: reqwest::Error| format!("{}: {}", self.url, chain(&error));
-        let mut response = self.client.get(&self.url).send().await.map_err(unreachable)?;
+        let request = self.client.get(&self.url).header(reqwest::header::ACCEPT, ACCEPT);
+        let mut response = request.send().await.map_err(unreachable)?;
         if !response.status().is_success() {
             return Err(format!("{} answered {}", self.url, response.status()));
         }
-        let mut page = Page::new(&self.names, &self.label);
+        let kind = response.headers().get(reqwest::header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or("");
+        let mut page = Page::new(&self.names, &self.label, Format::of(kind));
         let mut line: Vec<u8> = Vec::new();
         let mut size = 0;
         let mut too_long = false;
@@ -109,6 +119,9 @@ impl AppSource {
                 self.url,
                 page.refusals().unwrap_or_default()
             ));
+        }
+        if page.is_cut() {
+            return Err(format!("{} ended before its # EOF: half a page says nothing", self.url));
         }
         let (reading, fallen) = self.totals.take(&page);
         let mut words: Vec<String> = page.refusals().into_iter().collect();

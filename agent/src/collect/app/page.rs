@@ -36,6 +36,27 @@ pub(super) struct PageTenant {
     pub(super) buckets: BTreeMap<u64, u64>,
 }
 
+/// How a page is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Prometheus's text format, 0.0.4.
+    Text,
+    /// OpenMetrics: nearly the same, and it says where it ends.
+    OpenMetrics,
+}
+
+impl Format {
+    /// By the answer's content type; what names none is the older one.
+    pub(super) fn of(content_type: &str) -> Self {
+        let kind = content_type.split(';').next().unwrap_or("").trim();
+        if kind.eq_ignore_ascii_case("application/openmetrics-text") {
+            Self::OpenMetrics
+        } else {
+            Self::Text
+        }
+    }
+}
+
 /// A page as it is read.
 #[derive(Debug)]
 pub(super) struct Page<'a> {
@@ -47,13 +68,17 @@ pub(super) struct Page<'a> {
     pub(super) started_ms: Option<u64>,
     /// Lines that could be read at all.
     pub(super) readable: u64,
+    format: Format,
+    ended: bool,
     refused: u64,
     first_refused: Option<String>,
 }
 
 impl<'a> Page<'a> {
-    pub(super) fn new(names: &'a Names, label: &'a str) -> Self {
+    pub(super) fn new(names: &'a Names, label: &'a str, format: Format) -> Self {
         Self {
+            format,
+            ended: false,
             names,
             label,
             tenants: BTreeMap::new(),
@@ -71,6 +96,13 @@ impl<'a> Page<'a> {
             self.refuse(|| "a line that is not UTF-8".to_owned());
             return;
         };
+        if self.format == Format::OpenMetrics {
+            if self.ended && !line.trim().is_empty() {
+                self.refuse(|| format!("{:?}: it comes after # EOF", shortened(line)));
+                return;
+            }
+            self.ended |= line.trim_end() == "# EOF";
+        }
         let sample = match text::line(line) {
             Ok(None) => return,
             Ok(Some(sample)) => sample,
@@ -80,7 +112,12 @@ impl<'a> Page<'a> {
             }
         };
         self.readable += 1;
-        let Some(series) = self.names.find(sample.name) else { return };
+        let found = self.names.find(sample.name).or_else(|| match self.format {
+            Format::Text => None,
+            // A counter that has another name elsewhere ends in this here.
+            Format::OpenMetrics => self.names.find(sample.name.strip_suffix("_total")?),
+        });
+        let Some(series) = found else { return };
         if let Err(why) = self.take(series, &sample) {
             self.refuse(|| format!("{} = {}: {why}", shortened(line), sample.value));
         }
@@ -136,6 +173,11 @@ impl<'a> Page<'a> {
         // Several series of one tenant (by route, by method) are summed.
         *slot = Some(slot.unwrap_or(0).saturating_add(value));
         Ok(())
+    }
+
+    /// Whether a page that says where it ends has ended before that.
+    pub(super) fn is_cut(&self) -> bool {
+        self.format == Format::OpenMetrics && !self.ended
     }
 
     pub(super) fn refuse(&mut self, what: impl FnOnce() -> String) {

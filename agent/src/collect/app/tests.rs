@@ -1,14 +1,24 @@
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
-use super::page::Page;
+use super::page::{Format, Page};
 use super::*;
 
 const A: &str = "00000000-0000-7000-8000-00000000000a";
 const B: &str = "00000000-0000-7000-8000-00000000000b";
 
 fn read(totals: &mut Totals, text: &str) -> (AppReading, Option<String>) {
-    let names = Names::new(&BTreeMap::new());
-    let mut page = Page::new(&names, "customer_id");
+    read_as(Format::Text, &BTreeMap::new(), totals, text)
+}
+
+fn read_as(
+    format: Format,
+    names: &BTreeMap<String, String>,
+    totals: &mut Totals,
+    text: &str,
+) -> (AppReading, Option<String>) {
+    let names = Names::new(names);
+    let mut page = Page::new(&names, "customer_id", format);
     for line in text.split_inclusive('\n') {
         page.line(line.as_bytes());
     }
@@ -102,11 +112,21 @@ fn series_by_route_are_summed_and_durations_are_microseconds() {
 /// Serves `pages` one after another to whoever connects; the last one again
 /// and again. `None` never answers.
 async fn serve(pages: Vec<Option<Vec<u8>>>) -> (String, tokio::task::JoinSet<()>) {
+    let (url, _, tasks) = serve_and_note(pages).await;
+    (url, tasks)
+}
+
+/// As [`serve`]; also what was asked.
+async fn serve_and_note(
+    pages: Vec<Option<Vec<u8>>>,
+) -> (String, Arc<Mutex<Vec<String>>>, tokio::task::JoinSet<()>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let url = format!("http://{}/metrics", listener.local_addr().expect("an address"));
     let mut tasks = tokio::task::JoinSet::new();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let note = Arc::clone(&asked);
     tasks.spawn(async move {
         let mut held = Vec::new();
         let mut pages = pages.into_iter().peekable();
@@ -117,7 +137,9 @@ async fn serve(pages: Vec<Option<Vec<u8>>>) -> (String, tokio::task::JoinSet<()>
             };
             let (mut stream, _) = listener.accept().await.expect("accepts");
             let mut request = [0; 2048];
-            let _length = stream.read(&mut request).await.expect("reads");
+            let length = stream.read(&mut request).await.expect("reads");
+            let text = String::from_utf8_lossy(&request[..length]).to_lowercase();
+            note.lock().expect("unpoisoned").push(text);
             match page.flatten() {
                 Some(page) => {
                     // The reader may hang up on a page that is too large.
@@ -128,15 +150,20 @@ async fn serve(pages: Vec<Option<Vec<u8>>>) -> (String, tokio::task::JoinSet<()>
             }
         }
     });
-    (url, tasks)
+    (url, asked, tasks)
 }
 
 fn answer(status: &str, body: &str) -> Option<Vec<u8>> {
+    answer_as("text/plain; version=0.0.4", status, body)
+}
+
+fn answer_as(kind: &str, status: &str, body: &str) -> Option<Vec<u8>> {
     let length = body.len();
-    Some(
-        format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
-            .into_bytes(),
-    )
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    Some((head + body).into_bytes())
 }
 
 fn source(url: String) -> AppSource {
@@ -191,4 +218,99 @@ async fn a_page_that_hangs_is_wrong_or_is_gone_costs_one_reading_each() {
     // The server is gone with its task once that has ended.
     tokio::task::yield_now().await;
     assert!(told(&mut source).await.starts_with("failed: http://127.0.0.1:"));
+}
+
+/// A page as Python's client library writes it.
+const OPEN: &str = include_str!("../testdata/openmetrics.txt");
+
+#[test]
+fn openmetrics_is_read_like_the_older_text() {
+    let mut totals = Totals::new(0);
+    let zero: String = OPEN
+        .lines()
+        .map(|line| match line.split_once("} ") {
+            Some((series, _)) => format!("{series}}} 0.0\n"),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    let read = |totals: &mut Totals, text: &str| {
+        read_as(Format::OpenMetrics, &BTreeMap::new(), totals, text)
+    };
+    assert_eq!(read(&mut totals, &zero).1, None);
+    let (reading, refusals) = read(&mut totals, OPEN);
+    assert_eq!(refusals, None);
+    let expected = AppTenant {
+        gps_points: Some(1_024),
+        api_calls: Some(17),
+        request_duration_us: Some(450_000),
+        client_connections: Some(3),
+        buckets: vec![15, 17, 17],
+        ..AppTenant::default()
+    };
+    assert_eq!(reading.tenants[&A.parse().expect("an id")], expected);
+    assert_eq!(reading.bounds, [50_000, 1_000_000, u64::MAX]);
+    assert_eq!(reading.tenants.len(), 1, "what was created when is nobody's count");
+}
+
+#[test]
+fn a_counter_may_have_its_suffix_from_the_format_alone() {
+    let names = BTreeMap::from([("gps_points".to_owned(), "points".to_owned())]);
+    let a = A.parse().expect("an id");
+    for (format, known) in [(Format::OpenMetrics, true), (Format::Text, false)] {
+        let mut totals = Totals::new(0);
+        let text = format!("points_total{{customer_id=\"{A}\"}} 5\n# EOF\n");
+        let (reading, _) = read_as(format, &names, &mut totals, &text);
+        assert_eq!(reading.tenants.contains_key(&a), known, "{format:?}");
+    }
+}
+
+#[test]
+fn nothing_comes_after_the_end() {
+    let mut totals = Totals::new(0);
+    let text = format!("{OPEN}{}\n", points(5));
+    let (_, refusals) = read_as(Format::OpenMetrics, &BTreeMap::new(), &mut totals, &text);
+    let refusals = refusals.expect("refused");
+    assert!(refusals.starts_with("refused \"webhost_gps_points_total"), "{refusals}");
+    assert!(refusals.contains("after # EOF"), "{refusals}");
+    // To the older format it is a comment.
+    assert_eq!(read(&mut Totals::new(0), &text).1, None);
+}
+
+#[test]
+fn formats_by_table() {
+    for (kind, expected) in [
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", Format::OpenMetrics),
+        ("Application/OpenMetrics-Text", Format::OpenMetrics),
+        ("text/plain; version=0.0.4", Format::Text),
+        ("application/openmetrics-texture", Format::Text),
+        ("", Format::Text),
+    ] {
+        assert_eq!(Format::of(kind), expected, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn openmetrics_is_asked_for_and_a_page_without_its_end_changes_nothing() {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let page = |value: u64, end: &str| answer_as(kind, "200 OK", &(points(value) + end));
+    let (url, asked, tasks) = serve_and_note(vec![
+        page(10, "# EOF\n"),
+        // A proxy that gave up half way, and says nothing of it.
+        page(3, ""),
+        page(15, "# EOF"),
+    ])
+    .await;
+    let mut source = source(url);
+    for expected in ["good: 1 tenants", "ended before its # EOF", "good: 1 tenants"] {
+        let told = told(&mut source).await;
+        assert!(told.contains(expected), "{told:?}\nnot {expected:?}");
+    }
+    let Outcome::Good(reading) = source.read().await else { panic!("good") };
+    assert_eq!(reading.tenants[&A.parse().expect("an id")].gps_points, Some(5));
+    let asked = asked.lock().expect("unpoisoned").join("");
+    assert!(
+        asked.contains("accept: application/openmetrics-text;version=1.0.0,text/plain"),
+        "{asked}"
+    );
+    drop(tasks);
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use webhost_proto::ids::NodeId;
+
 use super::Spool;
+use super::owner;
 use super::record::{Number, Record};
 use super::segments::{Loaded, Location, Segments, Write, plainly};
 use super::shelf::{Entry, Place, Shelf};
@@ -16,6 +19,15 @@ impl Spool {
     /// reports are kept in memory, and [`problem`](Self::problem) says so.
     pub fn open(dir: &Path, bytes: u64, epoch: u64) -> Self {
         Self::open_with(dir, bytes, epoch, plainly())
+    }
+
+    /// The spool of `node` below `state_dir`, as [`open`](Self::open); of what
+    /// another node left there nothing is taken.
+    pub fn of(state_dir: &Path, node: NodeId, bytes: u64, epoch: u64) -> Self {
+        match owner::claim(state_dir, node) {
+            Ok(dir) => Self::open(&dir, bytes, epoch),
+            Err(error) => Self::on(Shelf::new(None, Some(unreadable(state_dir, &error))), epoch),
+        }
     }
 
     /// [`open`](Self::open), writing by `write`.

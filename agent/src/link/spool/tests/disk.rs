@@ -213,3 +213,32 @@ fn a_run_with_a_lower_epoch_goes_on_above_what_it_finds() {
     let numbers: Vec<(u64, u64)> = sent.iter().map(|r| (r.epoch, r.sequence)).collect();
     assert_eq!(numbers, [(9, 1), (10, 1)]);
 }
+
+#[test]
+fn what_one_node_measured_is_never_sent_as_another() {
+    use webhost_proto::ids::NodeId;
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let [one, two] = [1, 2].map(|number| NodeId(Uuid::from_u128(number)));
+    let open = |node, epoch| {
+        let mut spool = Spool::of(dir.path(), node, DEFAULT_BYTES, epoch);
+        spool.rewind(8, false);
+        spool
+    };
+    let mut spool = open(one, 9);
+    spool.push(report(&[1], 5), 0);
+    drop(spool);
+    let mut other = open(two, 10);
+    assert_eq!((other.len(), other.problem()), (0, None));
+    other.push(report(&[2], 7), 0);
+    let sent = empty(&mut other, 0);
+    let values: Vec<&[u64]> =
+        sent.iter().map(|report| report.columns[0].values.as_slice()).collect();
+    assert_eq!(values, [[7]]);
+    drop(other);
+    // One that can't be moved away is not sent either.
+    let beside = tempfile::tempdir().expect("a directory");
+    std::fs::write(beside.path().join("spool"), "a file").expect("writes");
+    let blocked = Spool::of(beside.path(), one, DEFAULT_BYTES, 11);
+    assert!(blocked.is_empty() && blocked.problem().is_some());
+}
