@@ -13,4 +13,5 @@ pub mod measure;
 pub mod mutants;
 pub mod packing;
 pub mod schema;
+pub mod usage;
 pub mod writers;

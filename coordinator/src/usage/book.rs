@@ -29,7 +29,8 @@ pub struct Book {
 
 #[derive(Default)]
 struct Pages {
-    tenants: HashMap<TenantId, Tracked>,
+    /// Boxed: a table of this size has as much room again that is empty.
+    tenants: HashMap<TenantId, Box<Tracked>>,
     nodes: HashMap<NodeId, TrackedNode>,
     /// Hours that are over and not yet written, oldest first. A crash loses
     /// them; their sums are written already.
@@ -108,8 +109,10 @@ impl Book {
         );
         let mut over = Vec::new();
         for (tenant, sample) in samples {
-            let tracked =
-                pages.tenants.entry(*tenant).or_insert_with(|| Tracked::new(node, window_us));
+            let tracked = pages
+                .tenants
+                .entry(*tenant)
+                .or_insert_with(|| Box::new(Tracked::new(node, window_us)));
             let ended = tracked.apply(node, sample, at_us, interval_us);
             over.extend(ended.map(|hour| (*tenant, hour)));
         }
@@ -175,7 +178,7 @@ impl Book {
             let tracked = pages
                 .tenants
                 .entry(key.tenant)
-                .or_insert_with(|| Tracked::new(key.node, self.window_us));
+                .or_insert_with(|| Box::new(Tracked::new(key.node, self.window_us)));
             tracked.restore(
                 key.hour.as_microsecond(),
                 &Restored {

@@ -20,6 +20,10 @@
 //! which [`chart`] reads. A crash loses the resolution of the running hour,
 //! never a total.
 //!
+//! What is kept of a tenant is small, because there are many: sums of hours that
+//! are over are rounded to a twentieth of a percent ([`ring`]); what is stored,
+//! today's totals and the days' are not.
+//!
 //! Times are those of the report's collection, never later than the
 //! coordinator's clock: a report that waited for hours in a spool counts in
 //! its own hour, and an agent whose clock runs ahead moves nothing into the
@@ -34,6 +38,7 @@ pub mod metrics;
 pub mod node;
 pub mod profile;
 pub mod record;
+pub mod ring;
 pub mod rollup;
 pub mod sample;
 pub mod series;

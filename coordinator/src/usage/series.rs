@@ -1,8 +1,8 @@
 //! A tenant's running hour, minute by minute, as it is kept until it is
 //! written. Pure.
 //!
-//! Most minutes are like the one before, so a minute is kept as its
-//! differences: some 15 bytes for ten columns. What comes too late for its
+//! Most minutes are like the one before, so a minute is kept as what changed,
+//! by how much: some 10 bytes for ten columns. What comes too late for its
 //! minute counts in the running one, and what comes too late for its hour
 //! counts in the hourly sums alone: resolution is lost, totals are not.
 
@@ -92,12 +92,21 @@ pub struct OpenHour {
     /// Hours since the Unix epoch.
     pub hour: i64,
     /// The running minute, and how many minutes the bytes cover.
-    minute: u64,
-    written: u64,
-    now: [Option<u64>; COLUMNS],
-    before: [i64; COLUMNS],
+    minute: u8,
+    written: u8,
+    /// A bit for each column that was seen in the running minute.
+    seen: u16,
+    now: [u64; COLUMNS],
+    /// The columns of the minute that was written last; 0 is "not seen", and a
+    /// value is one more.
+    before: [u32; COLUMNS],
+    /// A minute: how many were skipped and which columns changed, then by how
+    /// much each.
     bytes: Vec<u8>,
 }
+
+/// The bytes grow by so many: many tenants with room to spare would be much.
+const ROOM: usize = 64;
 
 impl OpenHour {
     /// The hour of `at_us` (microseconds since the Unix epoch), empty.
@@ -106,7 +115,8 @@ impl OpenHour {
             hour: at_us.div_euclid(HOUR_US),
             minute: 0,
             written: 0,
-            now: [None; COLUMNS],
+            seen: 0,
+            now: [0; COLUMNS],
             before: [0; COLUMNS],
             bytes: Vec::new(),
         }
@@ -118,35 +128,44 @@ impl OpenHour {
         if at_us.div_euclid(HOUR_US) != self.hour {
             return false;
         }
-        let minute = at_us.rem_euclid(HOUR_US).unsigned_abs() / 60_000_000;
+        let minute = u8::try_from(at_us.rem_euclid(HOUR_US) / 60_000_000).unwrap_or(0);
         if minute > self.minute {
             self.end_minute();
             self.minute = minute;
         }
-        for (now, column) in self.now.iter_mut().zip(&ALL) {
+        for (at, (now, column)) in self.now.iter_mut().zip(&ALL).enumerate() {
             let Some(value) = sample.get(column.metric) else { continue };
-            let before = now.unwrap_or(0);
-            *now = Some(match column.fold {
-                Fold::Most => before.max(value),
-                Fold::Sum | Fold::Mean => before.saturating_add(value),
-            });
+            *now = match column.fold {
+                Fold::Most => value.max(*now),
+                Fold::Sum | Fold::Mean => now.saturating_add(value),
+            };
+            self.seen |= 1 << at;
         }
         true
     }
 
     fn end_minute(&mut self) {
-        if self.now.iter().all(Option::is_none) {
+        if self.seen == 0 {
             return;
         }
-        put(&mut self.bytes, self.minute - self.written);
-        self.written = self.minute + 1;
-        for ((now, before), column) in self.now.iter_mut().zip(&mut self.before).zip(&ALL) {
-            // 0 is "not seen", and a value is one more.
-            let value = now.take().map_or(0, |value| 1 + whole(value.div_ceil(column.divisor)));
-            let change = value - *before;
-            put(&mut self.bytes, ((change << 1) ^ (change >> 63)).cast_unsigned());
-            *before = value;
+        let mut changed = 0_u64;
+        let mut changes = [0_i64; COLUMNS];
+        for (at, column) in ALL.iter().enumerate() {
+            let seen = self.seen & (1 << at) != 0;
+            let value = if seen { 1 + whole(self.now[at].div_ceil(column.divisor)) } else { 0 };
+            changes[at] = i64::from(value) - i64::from(self.before[at]);
+            changed |= u64::from(changes[at] != 0) << at;
+            self.before[at] = value;
         }
+        if self.bytes.capacity() - self.bytes.len() < ROOM {
+            self.bytes.reserve_exact(2 * ROOM);
+        }
+        put(&mut self.bytes, u64::from(self.minute - self.written) << COLUMNS | changed);
+        for change in changes.into_iter().filter(|change| *change != 0) {
+            put(&mut self.bytes, ((change << 1) ^ (change >> 63)).cast_unsigned());
+        }
+        self.written = self.minute + 1;
+        (self.seen, self.now) = (0, [0; COLUMNS]);
     }
 
     /// The hour as it is written.
@@ -157,8 +176,8 @@ impl OpenHour {
 }
 
 /// The largest that a column of `int` holds.
-fn whole(value: u64) -> i64 {
-    i64::from(i32::try_from(value).unwrap_or(i32::MAX))
+fn whole(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs())
 }
 
 /// An hour that is over, as small as it was kept.
@@ -175,10 +194,11 @@ impl ClosedHour {
         let mut all = std::array::from_fn(|_| vec![None; MINUTES]);
         let (mut at, mut before) = (0_usize, [0_i64; COLUMNS]);
         let mut bytes = self.bytes.as_slice();
-        while let Some(skipped) = take(&mut bytes) {
-            at += usize::try_from(skipped).unwrap_or(MINUTES);
-            for (values, before) in all.iter_mut().zip(&mut before) {
-                let change = take(&mut bytes).unwrap_or(0);
+        while let Some(head) = take(&mut bytes) {
+            at += usize::try_from(head >> COLUMNS).unwrap_or(MINUTES);
+            for (column, (values, before)) in all.iter_mut().zip(&mut before).enumerate() {
+                let is_changed = head & (1 << column) != 0;
+                let change = if is_changed { take(&mut bytes).unwrap_or(0) } else { 0 };
                 *before += (change >> 1).cast_signed() ^ -((change & 1).cast_signed());
                 if let Some(value) = values.get_mut(at) {
                     *value = (*before > 0).then(|| i32::try_from(*before - 1).unwrap_or(i32::MAX));

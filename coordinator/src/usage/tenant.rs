@@ -6,6 +6,7 @@ use serde::Serialize;
 use webhost_proto::ids::{NodeId, TenantId};
 
 use super::profile::Profile;
+use super::ring::{Cell, Fine, Ring, Rough};
 use super::sample::{METRICS, Metric, MetricSet, Sample};
 use super::series::{ClosedHour, OpenHour};
 
@@ -15,19 +16,17 @@ pub const DAY_US: i64 = 24 * HOUR_US;
 
 /// Slots of the short window: its length is ten of them.
 const SLOTS: usize = 10;
+/// Gauges come after the counters.
+const GAUGES: usize = METRICS - Metric::MemoryBytes as usize;
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    /// Which slot of time, counted from the epoch; 0 is empty.
-    index: i64,
-    /// How much of it reports cover.
-    covered_us: u64,
-    cpu_us: u64,
-    gps_points: u64,
-    api_calls: u64,
-    api_errors: u64,
-    duration_us: u64,
-}
+/// Of a slot of the window: how much of it reports cover (µs), then what the
+/// field names of [`Restored`] say, and the requests' time (µs).
+const COVERED: usize = 0;
+const CPU: usize = 1;
+const POINTS: usize = 2;
+const CALLS: usize = 3;
+const ERRORS: usize = 4;
+const TIME: usize = 5;
 
 /// One UTC hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -41,18 +40,15 @@ pub struct Hour {
     pub client_connections_max: u64,
 }
 
+/// What is summed up for the running UTC day alone.
 #[derive(Clone, Copy, Debug, Default)]
-struct Day {
+struct Today {
     /// Days since the Unix epoch; 0 is empty.
     index: i64,
-    gps_points: u64,
     api_calls: u64,
     api_errors: u64,
     batch_operations: u64,
     realtime_operations: u64,
-    vehicles_max: u64,
-    storage_max: u64,
-    clients_max: u64,
 }
 
 /// One tenant, as reports come in.
@@ -61,14 +57,17 @@ pub struct Tracked {
     node: NodeId,
     at_us: i64,
     slot_us: i64,
-    slots: [Slot; SLOTS],
-    hours: [Hour; 24],
-    days: [Day; 7],
-    gauges: [u64; METRICS],
+    window: Ring<Rough, SLOTS, 6, 6>,
+    /// CPU time, GPS points, API calls; the most memory and clients.
+    hours: Ring<Rough, 24, 5, 3>,
+    /// GPS points; the most vehicles, storage and clients.
+    days: Ring<Fine, 7, 4, 1>,
+    today: Today,
+    gauges: [u64; GAUGES],
     seen: MetricSet,
     attributed: MetricSet,
     /// GPS points of the last 30 days and of the 30 before.
-    months: Option<(u64, u64)>,
+    months: Option<(Fine, Fine)>,
     /// The running hour, minute by minute.
     pub(super) open: Option<Box<OpenHour>>,
     pub(super) profile: Profile,
@@ -81,10 +80,11 @@ impl Tracked {
             node,
             at_us: 0,
             slot_us: (window_us / SLOTS as i64).max(1_000_000),
-            slots: [Slot::default(); SLOTS],
-            hours: [Hour::default(); 24],
-            days: [Day::default(); 7],
-            gauges: [0; METRICS],
+            window: Ring::default(),
+            hours: Ring::default(),
+            days: Ring::default(),
+            today: Today::default(),
+            gauges: [0; GAUGES],
             seen: MetricSet::default(),
             attributed: MetricSet::default(),
             months: None,
@@ -106,7 +106,7 @@ impl Tracked {
         if node != self.node {
             // Another machine: what was measured there says nothing here.
             self.node = node;
-            self.slots = [Slot::default(); SLOTS];
+            self.window.clear();
         }
         let newest = at_us >= self.at_us;
         self.at_us = self.at_us.max(at_us);
@@ -114,7 +114,9 @@ impl Tracked {
             if let Some(value) = sample.get(metric) {
                 self.seen.insert(metric);
                 if newest {
-                    self.gauges[metric as usize] = value;
+                    if let Some(gauge) = gauge(metric) {
+                        self.gauges[gauge] = value;
+                    }
                     if sample.is_attributed(metric) {
                         self.attributed.insert(metric);
                     } else {
@@ -123,19 +125,15 @@ impl Tracked {
                 }
             }
         }
-        let index = at_us / self.slot_us;
-        let slot = &mut self.slots[position(index, SLOTS)];
-        if slot.index < index {
-            *slot = Slot { index, ..Slot::default() };
-        }
-        if slot.index == index {
-            slot.covered_us += interval_us;
-            slot.cpu_us += sample.or_zero(Metric::CpuUs);
-            slot.gps_points += sample.or_zero(Metric::GpsPoints);
-            slot.api_calls += sample.or_zero(Metric::ApiCalls);
-            slot.api_errors += sample.or_zero(Metric::ApiErrors);
-            slot.duration_us += sample.or_zero(Metric::RequestDurationUs);
-        }
+        let slot = [
+            interval_us,
+            sample.or_zero(Metric::CpuUs),
+            sample.or_zero(Metric::GpsPoints),
+            sample.or_zero(Metric::ApiCalls),
+            sample.or_zero(Metric::ApiErrors),
+            sample.or_zero(Metric::RequestDurationUs),
+        ];
+        self.window.add(at_us / self.slot_us, slot);
         self.restore(
             at_us,
             &Restored {
@@ -160,39 +158,35 @@ impl Tracked {
         self.at_us = self.at_us.max(at_us);
         let index = at_us / HOUR_US;
         self.profile.seen(index);
-        let hour = &mut self.hours[position(index, 24)];
-        if hour.index < index {
-            *hour = Hour { index, ..Hour::default() };
-        }
-        if hour.index == index {
-            hour.cpu_us += part.cpu_us;
-            hour.gps_points += part.gps_points;
-            hour.api_calls += part.api_calls;
-            hour.memory_bytes_max = hour.memory_bytes_max.max(part.memory_bytes);
-            hour.client_connections_max = hour.client_connections_max.max(part.client_connections);
-        }
+        let hour = [
+            part.cpu_us,
+            part.gps_points,
+            part.api_calls,
+            part.memory_bytes,
+            part.client_connections,
+        ];
+        self.hours.add(index, hour);
         let index = at_us / DAY_US;
-        let day = &mut self.days[position(index, 7)];
-        if day.index < index {
-            *day = Day { index, ..Day::default() };
+        let day = [part.gps_points, part.vehicles, part.storage_bytes, part.client_connections];
+        self.days.add(index, day);
+        if self.today.index < index {
+            self.today = Today { index, ..Today::default() };
         }
-        if day.index == index {
-            day.gps_points += part.gps_points;
-            day.api_calls += part.api_calls;
-            day.api_errors += part.api_errors;
-            day.batch_operations += part.batch_operations;
-            day.realtime_operations += part.realtime_operations;
-            day.vehicles_max = day.vehicles_max.max(part.vehicles);
-            day.storage_max = day.storage_max.max(part.storage_bytes);
-            day.clients_max = day.clients_max.max(part.client_connections);
+        if self.today.index == index {
+            self.today.api_calls = self.today.api_calls.saturating_add(part.api_calls);
+            self.today.api_errors = self.today.api_errors.saturating_add(part.api_errors);
+            self.today.batch_operations =
+                self.today.batch_operations.saturating_add(part.batch_operations);
+            self.today.realtime_operations =
+                self.today.realtime_operations.saturating_add(part.realtime_operations);
         }
     }
 
     /// Sets a gauge that a stored roll-up remembers, until a report brings a
     /// newer one.
     pub fn restore_gauge(&mut self, metric: Metric, value: u64, attributed: bool) {
-        if value > 0 {
-            self.gauges[metric as usize] = value;
+        if let Some(gauge) = gauge(metric).filter(|_| value > 0) {
+            self.gauges[gauge] = value;
             self.seen.insert(metric);
             if attributed {
                 self.attributed.insert(metric);
@@ -202,7 +196,7 @@ impl Tracked {
 
     /// GPS points of the last 30 days and of the 30 before.
     pub fn set_months(&mut self, last: u64, before: u64) {
-        self.months = Some((last, before));
+        self.months = Some((Fine::of(last), Fine::of(before)));
     }
 
     /// When the newest report of this tenant was made.
@@ -218,22 +212,17 @@ impl Tracked {
     /// What is known at `now_us`.
     pub fn usage(&self, tenant: TenantId, now_us: i64) -> TenantUsage {
         let now_slot = now_us / self.slot_us;
-        let mut window = Slot::default();
-        for slot in &self.slots {
-            if slot.index > now_slot - SLOTS as i64 && slot.index <= now_slot {
-                window.covered_us += slot.covered_us;
-                window.cpu_us += slot.cpu_us;
-                window.gps_points += slot.gps_points;
-                window.api_calls += slot.api_calls;
-                window.api_errors += slot.api_errors;
-                window.duration_us += slot.duration_us;
+        let mut window = [0_u64; 6];
+        for index in now_slot - SLOTS as i64 + 1..=now_slot {
+            for (sum, value) in window.iter_mut().zip(self.window.get(index).unwrap_or_default()) {
+                *sum = sum.saturating_add(value);
             }
         }
         let rate = |sum: u64, per_us: u64| -> u64 {
-            if window.covered_us == 0 {
+            if window[COVERED] == 0 {
                 0
             } else {
-                saturate(u128::from(sum) * u128::from(per_us) / u128::from(window.covered_us))
+                saturate(u128::from(sum) * u128::from(per_us) / u128::from(window[COVERED]))
             }
         };
         let now_hour = now_us / HOUR_US;
@@ -242,40 +231,46 @@ impl Tracked {
         for (offset, out) in hours.iter_mut().enumerate() {
             let index = now_hour - 23 + offset as i64;
             out.index = index;
-            let hour = &self.hours[position(index, 24)];
-            if hour.index == index {
-                *out = *hour;
-                if hour.client_connections_max > 0 {
-                    peak_clients = peak_clients.max(Some(hour.client_connections_max));
-                }
+            let Some([cpu_us, gps_points, api_calls, memory, clients]) = self.hours.get(index)
+            else {
+                continue;
+            };
+            *out = Hour {
+                index,
+                cpu_us,
+                gps_points,
+                api_calls,
+                memory_bytes_max: memory,
+                client_connections_max: clients,
+            };
+            if clients > 0 {
+                peak_clients = peak_clients.max(Some(clients));
             }
         }
         let now_day = now_us / DAY_US;
-        let today = self.days[position(now_day, 7)];
-        let today = if today.index == now_day { today } else { Day::default() };
-        let week = self.days.iter().filter(|day| day.index > now_day - 7 && day.index <= now_day);
-        let week = week.fold(Day::default(), |a, b| Day {
-            gps_points: a.gps_points.max(b.gps_points),
-            vehicles_max: a.vehicles_max.max(b.vehicles_max),
-            storage_max: a.storage_max.max(b.storage_max),
-            clients_max: a.clients_max.max(b.clients_max),
-            ..a
-        });
+        let today = Some(self.today).filter(|day| day.index == now_day).unwrap_or_default();
+        let [points_today, ..] = self.days.get(now_day).unwrap_or_default();
+        let mut week = [0_u64; 4];
+        for index in now_day - 6..=now_day {
+            for (most, value) in week.iter_mut().zip(self.days.get(index).unwrap_or_default()) {
+                *most = (*most).max(value);
+            }
+        }
+        let [week_points, week_vehicles, week_storage_bytes, week_clients] = week;
         TenantUsage {
             tenant,
             node: self.node,
             at_us: self.at_us,
-            window_covered_ms: window.covered_us / 1000,
-            cpu_millicores: self.seen.contains(Metric::CpuUs).then(|| rate(window.cpu_us, 1000)),
-            gps_points_per_kilosecond: rate(window.gps_points, 1_000_000_000),
-            requests_in_window: window.api_calls,
-            mean_response_us: (window.api_calls > 0)
-                .then(|| window.duration_us.div_ceil(window.api_calls)),
-            error_rate_bp: (window.api_calls > 0).then(|| {
-                let rate = u128::from(window.api_errors) * 10_000 / u128::from(window.api_calls);
+            window_covered_ms: window[COVERED] / 1000,
+            cpu_millicores: self.seen.contains(Metric::CpuUs).then(|| rate(window[CPU], 1000)),
+            gps_points_per_kilosecond: rate(window[POINTS], 1_000_000_000),
+            requests_in_window: window[CALLS],
+            mean_response_us: (window[CALLS] > 0).then(|| window[TIME].div_ceil(window[CALLS])),
+            error_rate_bp: (window[CALLS] > 0).then(|| {
+                let rate = u128::from(window[ERRORS]) * 10_000 / u128::from(window[CALLS]);
                 u32::try_from(rate).unwrap_or(u32::MAX)
             }),
-            gps_points_today: today.gps_points,
+            gps_points_today: points_today,
             api_calls_today: today.api_calls,
             api_errors_today: today.api_errors,
             batch_operations_today: today.batch_operations,
@@ -287,11 +282,12 @@ impl Tracked {
             client_connections: self.gauge(Metric::ClientConnections),
             vehicles: self.gauge(Metric::Vehicles),
             peak_clients_24h: peak_clients,
-            week_gps_points_per_day: week.gps_points,
-            week_vehicles: week.vehicles_max,
-            week_storage_bytes: week.storage_max,
-            week_clients: week.clients_max,
+            week_gps_points_per_day: week_points,
+            week_vehicles,
+            week_storage_bytes,
+            week_clients,
             growth_bp: self.months.and_then(|(last, before)| {
+                let (last, before) = (last.get(), before.get());
                 (before > 0).then(|| {
                     let change = i128::from(last) - i128::from(before);
                     i64::try_from(change * 10_000 / i128::from(before)).unwrap_or(i64::MAX)
@@ -306,7 +302,7 @@ impl Tracked {
     }
 
     fn gauge(&self, metric: Metric) -> Option<u64> {
-        self.seen.contains(metric).then(|| self.gauges[metric as usize])
+        gauge(metric).filter(|_| self.seen.contains(metric)).map(|at| self.gauges[at])
     }
 }
 
@@ -377,8 +373,10 @@ pub struct TenantUsage {
     pub attributed: MetricSet,
 }
 
-fn position(index: i64, length: usize) -> usize {
-    usize::try_from(index.rem_euclid(length as i64)).unwrap_or(0)
+/// The position of a gauge among those that are kept; none of a counter, whose
+/// last increase says nothing.
+fn gauge(metric: Metric) -> Option<usize> {
+    (metric as usize).checked_sub(Metric::MemoryBytes as usize)
 }
 
 fn saturate(value: u128) -> u64 {

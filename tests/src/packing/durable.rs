@@ -82,7 +82,7 @@ async fn fill(store: &Store) -> anyhow::Result<()> {
     let client = store.client().await?;
     client
         .batch_execute(&format!(
-            "truncate tenants, nodes cascade;
+            "truncate tenants, nodes, places cascade;
              insert into tenants (id, slug, name, email, plan)
              select lpad(to_hex(n), 32, '0')::uuid, 't' || n, 't', 't@example.com', 'hobby'
              from generate_series(1, {TENANTS}) n;
