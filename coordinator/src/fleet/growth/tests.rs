@@ -33,48 +33,39 @@ fn the_chart_has_a_point_for_each_week() {
     assert!(svg.ends_with("</svg>\n"));
 }
 
-/// The numbers of a picture, in order, and the text between them.
-fn numbers(svg: &str) -> (Vec<f64>, String) {
-    let is_part = |c: char| c.is_ascii_digit() || c == '.';
-    let mut found = Vec::new();
-    let mut between = String::new();
-    let mut rest = svg;
-    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
-        let end = rest[start..].find(|c| !is_part(c)).map_or(rest.len(), |end| start + end);
-        let number = rest[start..end].trim_end_matches('.');
-        // A colour is text.
-        let is_colour = rest[..start].rfind('#').is_some_and(|at| !rest[at..start].contains('"'));
-        match number.parse() {
-            Ok(number) if !is_colour => found.push(number),
-            _ => between.push_str(number),
+/// The numbers of a picture, and all that is none, each in order.
+fn numbers(svg: &str) -> (Vec<f64>, Vec<&str>) {
+    let (mut numbers, mut words) = (Vec::new(), Vec::new());
+    for part in svg.split(|c: char| c.is_whitespace() || ",\"<>".contains(c)) {
+        match part.parse() {
+            Ok(number) => numbers.push(number),
+            Err(_) => words.push(part),
         }
-        between.push_str(&rest[..start]);
-        rest = &rest[start + number.len()..];
     }
-    between.push_str(rest);
-    (found, between)
+    (numbers, words)
 }
 
 /// The picture in the documentation is what the command draws today. Figures
 /// come of logarithms and powers, whose last bits may differ between machines:
-/// a year may end a server or a move apart, a picture by a few points.
+/// now and then a week may have a server or a move more or less.
 #[test]
 fn the_documents_chart_is_what_the_command_draws() {
     let catalog = Catalog::default();
     let weeks = grow(&catalog, &Policy::of(&catalog), &Growth::default()).expect("a shared shape");
     let again = "draw it again: webhost-coordinator simulate --svg \
                  coordinator/src/fleet/growth/growth.svg";
-    let (drawn, shape) = numbers(&chart::svg(&weeks));
-    let (stored, stored_shape) = numbers(include_str!("growth.svg"));
-    assert_eq!(shape, stored_shape, "{again}");
+    let svg = chart::svg(&weeks);
+    let (drawn, words) = numbers(&svg);
+    let (stored, stored_words) = numbers(include_str!("growth.svg"));
+    assert_eq!(words, stored_words, "{again}");
     assert_eq!(drawn.len(), stored.len(), "{again}");
-    for (drawn, stored) in drawn.iter().zip(&stored) {
-        assert!((drawn - stored).abs() <= 3.0, "{drawn} and {stored}: {again}");
-    }
+    let apart = |(drawn, stored): &(&f64, &f64)| (**drawn - **stored).abs() > 2.0;
+    let apart = drawn.iter().zip(&stored).filter(apart).count();
+    assert!(apart * 50 <= stored.len(), "{apart} of {} numbers differ: {again}", stored.len());
 }
 
 #[test]
-fn a_picture_with_another_line_is_another_picture() {
+fn a_picture_is_its_numbers_and_its_words() {
     let one = "<text x=\"1.5\" fill=\"#1f6feb\">2</text>";
     assert_eq!(numbers(one).0, [1.5, 2.0]);
     assert_eq!(numbers(one).1, numbers(&one.replace("1.5", "7")).1);
