@@ -151,11 +151,13 @@ pub async fn evaluate(
     let inputs = json!({ "profile": profile, "usage": usage });
     decisions::insert(&**client, tenant.id, Trigger::Admin, &inputs, &json!(recommended), outcome)
         .await?;
+    // Nobody waits for a second connection while it keeps a first.
+    drop(client);
     Ok(Json(Evaluated {
         customer_id: tenant.id,
         current_deployment,
         recommended,
-        usage_metrics: usage_of(&state, &tenant)?,
+        usage_metrics: usage_of(&state, &tenant).await?,
         profile,
     }))
 }
@@ -311,7 +313,7 @@ pub async fn status(
     Ok(Json(Status {
         customer_id: tenant.id,
         deployment: deployment(&state, &tenant).await?,
-        usage_metrics: usage_of(&state, &tenant)?,
+        usage_metrics: usage_of(&state, &tenant).await?,
         migration_status: open.as_ref().map_or("none".to_owned(), |open| open.state.clone()),
         open_move: open,
     }))

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use webhost_proto::ids::TenantId;
@@ -18,7 +19,7 @@ use crate::store::audit::{self, Entry};
 use crate::store::placements::{self, Placement, PlacementState};
 use crate::store::tenants::{self, Tenant, TenantState};
 use crate::usage::UsageMetrics;
-use crate::usage::metrics;
+use crate::usage::{metrics, season};
 
 /// A tenant and where it lives.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -112,13 +113,15 @@ pub struct UsageView {
 ///
 /// # Errors
 /// When the state database refuses.
-pub fn usage_of(state: &ApiState, tenant: &Tenant) -> Result<Option<UsageMetrics>, ApiError> {
-    let now_us = now_us();
+pub async fn usage_of(state: &ApiState, tenant: &Tenant) -> Result<Option<UsageMetrics>, ApiError> {
+    let now = Timestamp::now();
+    let now_us = now.as_microsecond();
     let stated = signup::stated(tenant)?;
-    Ok(state.book.tenant(tenant.id, now_us).map(|usage| {
-        let node = state.book.node(usage.node, now_us);
-        metrics::usage_metrics(&usage, node.as_ref(), stated.geographic_distribution)
-    }))
+    let Some(usage) = state.book.tenant(tenant.id, now_us) else { return Ok(None) };
+    let season = season::read(&**state.store.client().await?, tenant.id, now).await?;
+    let node = state.book.node(usage.node, now_us);
+    let stated = stated.geographic_distribution;
+    Ok(Some(metrics::usage_metrics(&usage, node.as_ref(), stated, season)))
 }
 
 /// Usage of one tenant, and the plan that would suit it.
@@ -130,7 +133,7 @@ pub async fn usage(
     Path(name): Path<String>,
 ) -> Result<Json<UsageView>, ApiError> {
     let tenant = extract::tenant(&state, &name).await?;
-    let usage_metrics = usage_of(&state, &tenant)?;
+    let usage_metrics = usage_of(&state, &tenant).await?;
     let recommendations = advice(&state, &tenant).await?;
     Ok(Json(UsageView { customer_id: tenant.id, usage_metrics, recommendations }))
 }

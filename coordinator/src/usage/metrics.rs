@@ -9,6 +9,7 @@ use webhost_proto::units::{Bytes, MilliCpu};
 use super::node::NodeUsage;
 use super::profile::Buckets;
 use super::sample::Metric;
+use super::season::Season;
 use super::tenant::{HOUR_US, Hour, TenantUsage};
 use crate::decide::advise::WeekPeaks;
 use crate::decide::amount::BasisPoints;
@@ -68,8 +69,8 @@ pub struct Patterns {
     /// UTC hours of the day with at least four fifths of the busiest hour's
     /// API calls and GPS points, last 24 hours.
     pub peak_hours: Vec<u32>,
-    /// Null until a year of history is there to see a season in.
-    pub seasonal_patterns: Option<String>,
+    /// The shares of the weekdays and months; null until four weeks are known.
+    pub seasonal_patterns: Option<Season>,
     /// Of the UTC day, as `real_time_operations`.
     pub batch_operations: u64,
     pub real_time_operations: u64,
@@ -107,11 +108,12 @@ fn share(part: Option<u64>, whole: u64) -> Option<f64> {
 }
 
 /// Builds the API's view. `node` is the load of the machine where the tenant
-/// lives; `stated` the regions of its profile.
+/// lives; `stated` the regions of its profile; `season` what its history shows.
 pub fn usage_metrics(
     usage: &TenantUsage,
     node: Option<&NodeUsage>,
     stated: Option<Vec<String>>,
+    season: Option<Season>,
 ) -> UsageMetrics {
     let mut basis = BTreeMap::new();
     for (name, metric) in [
@@ -167,7 +169,7 @@ pub fn usage_metrics(
         },
         patterns: Patterns {
             peak_hours: peak_hours(&usage.hours),
-            seasonal_patterns: None,
+            seasonal_patterns: season,
             batch_operations: usage.batch_operations_today,
             real_time_operations: usage.realtime_operations_today,
             hours: usage.hours.to_vec(),

@@ -41,6 +41,7 @@ pub mod record;
 pub mod ring;
 pub mod rollup;
 pub mod sample;
+pub mod season;
 pub mod series;
 pub mod tenant;
 

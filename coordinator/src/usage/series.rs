@@ -54,6 +54,8 @@ pub const CPU: usize = 0;
 pub const CONNECTIONS: usize = 7;
 /// GPS points.
 pub const GPS: usize = 1;
+/// Requests.
+pub const API_CALLS: usize = 2;
 
 /// All columns, in the order of the tables'.
 pub const ALL: [Column; COLUMNS] = [

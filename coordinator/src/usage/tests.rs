@@ -31,7 +31,7 @@ async fn a_reported_reservation_becomes_active_and_counts() {
     assert_eq!(usage.mean_response_us, None, "no request is not fast");
     let node_usage = world.book.node(node, now_us()).expect("is known");
     assert_eq!((node_usage.cpu_millicores, node_usage.cpu_bp), (Some(1000), Some(5000)));
-    let shown = metrics::usage_metrics(&usage, Some(&node_usage), None);
+    let shown = metrics::usage_metrics(&usage, Some(&node_usage), None, None);
     assert_eq!(shown.basis.get("vehicle_count"), Some(&"measured"));
     assert_eq!(shown.basis.get("error_rate"), None);
 }
