@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::{Extension, Json};
 use http::StatusCode;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use webhost_proto::ids::NodeId;
@@ -14,6 +15,7 @@ use super::auth::Bearer;
 use super::error::ApiError;
 use super::extract::{self, Body, Page, Path, Query, now_us};
 use crate::decide::Catalog;
+use crate::fleet::forecast::Forecast;
 use crate::link::{TokenError, create_join_token, token};
 use crate::signup::Invalid;
 use crate::store::audit::{self, Entry};
@@ -71,6 +73,15 @@ pub async fn node(
 ) -> Result<Json<NodeView>, ApiError> {
     let node = extract::node(&state, &name).await?;
     Ok(Json(view(&state, node).await?))
+}
+
+/// When the room of each shared node and of each place ends, if tenants go on
+/// growing as in the last four weeks.
+#[utoipa::path(get, path = "/api/forecast", tag = "fleet",
+    responses((status = 200, body = Forecast)))]
+pub async fn forecast(State(state): State<ApiState>) -> Result<Json<Forecast>, ApiError> {
+    let client = state.store.client().await?;
+    Ok(Json(state.desk.slots.forecast(&**client, Timestamp::now()).await?))
 }
 
 /// Whether the node is to be emptied.

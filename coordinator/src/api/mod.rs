@@ -96,6 +96,7 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
                 .routes(routes!(tenants::placements))
                 .routes(routes!(fleet::nodes))
                 .routes(routes!(fleet::node))
+                .routes(routes!(fleet::forecast))
                 .routes(routes!(moves::list))
                 .routes(routes!(moves::get))
                 .routes(routes!(places::dns))

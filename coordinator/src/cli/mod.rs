@@ -7,6 +7,7 @@
 //! no token: who may read the database or its socket is an operator.
 
 mod fleet;
+mod forecast;
 mod moves;
 mod open;
 mod output;
@@ -89,6 +90,9 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// When the room of each shared node and of each place ends, if tenants go
+    /// on growing as in the last four weeks.
+    Forecast(Format),
     /// Simulate how a fleet grows under this configuration. Needs no database.
     Simulate(plans::Simulate),
 }
@@ -232,6 +236,7 @@ impl Cli {
             Command::Accuracy { days, format } => {
                 plans::accuracy(&config, &state.store, days, format).await
             }
+            Command::Forecast(format) => forecast::run(&config, &state.store, format).await,
             Command::Explain { tenant, format } => {
                 plans::explain_one(&config, &state.store, &tenant, format).await
             }

@@ -13,8 +13,9 @@ use webhost_proto::ids::{NodeId, TenantId};
 use super::fleet::{MOST, OPERATOR, desk};
 use super::{CliError, Format, output};
 use crate::config::Config;
-use crate::decide::Mode;
+use crate::decide::{Mode, NodeShape};
 use crate::evaluate::{Wanted, accuracy as outcomes, force};
+use crate::fleet::forecast::shape_for;
 use crate::fleet::growth::{Growth, Week, chart, grow};
 use crate::fleet::plan::{Overload, Why, drain};
 use crate::fleet::policy::AtOnce;
@@ -60,6 +61,7 @@ pub(super) struct Simulate {
 struct Survey {
     snapshot: Snapshot,
     policy: Policy,
+    shapes: Vec<NodeShape>,
     nodes: HashMap<NodeId, String>,
     slugs: HashMap<TenantId, String>,
 }
@@ -82,6 +84,7 @@ impl Survey {
         Ok(Self {
             snapshot,
             policy: Policy { at_once, ..Policy::of(&config.catalog) },
+            shapes: config.catalog.shapes.clone(),
             nodes: nodes.into_iter().map(|node| (node.id, node.name)).collect(),
             slugs: tenants.into_iter().map(|tenant| (tenant.id, tenant.slug)).collect(),
         })
@@ -234,10 +237,11 @@ fn print(survey: &Survey, plan: &Plan) -> Result<(), CliError> {
     overloads(&plan.relieved, "it will be relieved")?;
     overloads(&plan.overloaded, "not enough of it fits elsewhere: one more shared node is needed")?;
     for stuck in &plan.stuck {
-        let then = if stuck.another_node_would_do {
-            "one more shared node is needed"
-        } else {
-            "it needs a node of its own"
+        let need = snapshot.tenants.iter().find(|tenant| tenant.id == stuck.tenant);
+        let shape = need.and_then(|one| shape_for(&one.need, &survey.shapes, &survey.policy));
+        let then = match shape {
+            Some(shape) => format!("one more shared node is needed, {}", shape.name),
+            None => "it needs a node of its own".to_owned(),
         };
         let (slug, node) = (survey.slug(stuck.tenant), survey.node(stuck.node));
         output::line(&format!("{slug} must leave {node} and fits nowhere: {then}"))?;

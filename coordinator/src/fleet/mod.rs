@@ -45,6 +45,7 @@
 mod dedicated;
 pub mod drain;
 pub mod explain;
+pub mod forecast;
 pub mod growth;
 pub mod index;
 pub mod load;
@@ -63,6 +64,7 @@ pub mod snapshot;
 pub mod verify;
 
 pub use explain::{Explained, Verdict, explain};
+pub use forecast::forecast;
 pub use load::{Amounts, Dimension, MilliConnections, MilliPoints};
 pub use need::{Load, Need};
 pub use node::{Measured, NodeState, Standing};

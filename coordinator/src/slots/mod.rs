@@ -8,6 +8,7 @@
 //! rows, so two that want the last slot come one after the other, and the
 //! second sees what the first took.
 
+pub mod forecast;
 pub mod rules;
 pub mod survey;
 pub mod take;

@@ -1,6 +1,10 @@
 //! Usage over time, limits, rules and accuracy over HTTP.
 
+use jiff::Timestamp;
+
 use super::*;
+use crate::store::history::{self, Grain, Stretch};
+use crate::usage::series;
 
 #[tokio::test]
 async fn a_chart_shows_the_running_hour_and_refuses_what_it_does_not_know() {
@@ -90,4 +94,43 @@ async fn limits_and_accuracy_are_shown() {
         (status, &body["error"]["field"]),
         (StatusCode::UNPROCESSABLE_ENTITY, &json!("days"))
     );
+}
+
+#[tokio::test]
+async fn the_forecast_is_of_the_same_weekday_of_five_weeks() {
+    let site = Site::new().await;
+    let (node, tenant) = site.tenant().await;
+    let found = site.get("/api/forecast").await;
+    assert_eq!(found["nodes"][0]["node"], node.to_string());
+    assert_eq!(found["places"][0]["place"], "iad");
+    assert_eq!(found["places"][0]["reaches"][1]["grows_milli"], Value::Null);
+    let mut client = site.world.store.client().await.expect("a client");
+    let tx = (**client).transaction().await.expect("begins");
+    let last: Timestamp = "2026-11-16T00:00:00Z".parse().expect("a time");
+    // Each day 100 MiB more; the last day is the last that is known.
+    let row = |back: i32| Stretch {
+        tenant,
+        at: last - jiff::SignedDuration::from_hours(i64::from(back) * 24),
+        values: std::array::from_fn(|column| match series::ALL[column].name {
+            "memory" => vec![Some(1), Some(10_000 - back * 100), None],
+            _ => vec![None; 24],
+        }),
+        percentiles: Some(std::array::from_fn(|_| vec![None; 24])),
+    };
+    let rows: Vec<Stretch> = (0..=28).map(row).collect();
+    history::prepare(&tx, Grain::Hours, rows.iter().map(|row| row.at)).await.expect("prepares");
+    history::copy(&tx, Grain::Hours, &rows).await.expect("copies");
+    history::day_is_made(&tx, last).await.expect("notes the day");
+    tx.commit().await.expect("commits");
+    let found = site.get("/api/forecast").await;
+    for of in [&found["nodes"][0], &found["places"][0]] {
+        let memory = &of["reaches"][1];
+        assert_eq!(
+            (&memory["dimension"], &memory["grows_milli"]),
+            (&json!("memory"), &json!(100_000))
+        );
+        let [now, limit, days] =
+            ["now", "limit", "days"].map(|name| memory[name].as_u64().expect("a number"));
+        assert!(days * 100 + now > limit && (days - 1) * 100 + now <= limit, "{memory}");
+    }
 }

@@ -238,6 +238,35 @@ pub async fn fives_since(
     rows_of_three(client, &sql, since).await
 }
 
+/// The last UTC day whose hours are made; none while there is none.
+pub async fn last_day(client: &impl GenericClient) -> Result<Option<Timestamp>, StoreError> {
+    let sql = "select max(day)::timestamp at time zone 'UTC' from usage_days";
+    Ok(client.query_one(sql, &[]).await?.try_get(0)?)
+}
+
+/// What each tenant took at the peaks of each of some UTC days, whose hours are
+/// made: CPU, memory, storage, connections and GPS points, in the units of the
+/// profile and MiB.
+pub async fn peaks_of_days(
+    client: &impl GenericClient,
+    days: &[Timestamp],
+) -> Result<Vec<(TenantId, Timestamp, [i32; 5])>, StoreError> {
+    let most = |column: &str| format!("coalesce((select max(v) from unnest({column}) v), 0)");
+    let columns = ["cpu_p95", "memory", "storage", "connections_p95", "gps_p95"].map(most);
+    let sql =
+        format!("select tenant_id, at, {} from usage_hours where at = any($1)", columns.join(", "));
+    let rows = client.query(&sql, &[&days]).await?;
+    rows.iter()
+        .map(|row| {
+            let mut peaks = [0; 5];
+            for (at, peak) in peaks.iter_mut().enumerate() {
+                *peak = row.try_get(at + 2)?;
+            }
+            Ok((TenantId(row.try_get(0)?), row.try_get(1)?, peaks))
+        })
+        .collect()
+}
+
 async fn rows_of_three(
     client: &impl GenericClient,
     sql: &str,
