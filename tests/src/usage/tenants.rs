@@ -27,7 +27,7 @@ impl Tenants {
 
     /// The id of one of them.
     pub fn id(n: u32) -> TenantId {
-        TenantId(Uuid::from_u128(0x0190 << 112 | u128::from(n) + 1))
+        TenantId(Uuid::from_u128((0x0190 << 112) | (u128::from(n) + 1)))
     }
 
     /// What all of them do in the minute that ends at `minute` (since the Unix
