@@ -22,6 +22,7 @@ pub mod places;
 pub mod records;
 pub mod rules;
 pub mod tenants;
+pub mod windows;
 
 #[cfg(test)]
 mod tests;
@@ -93,6 +94,8 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
                 .routes(routes!(tenants::usage))
                 .routes(routes!(charts::chart))
                 .routes(routes!(rules::get))
+                .routes(routes!(windows::of_tenant))
+                .routes(routes!(windows::of_node))
                 .routes(routes!(tenants::placements))
                 .routes(routes!(fleet::nodes))
                 .routes(routes!(fleet::node))
@@ -112,6 +115,9 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
             OpenApiRouter::new()
                 .routes(routes!(tenants::change))
                 .routes(routes!(rules::set))
+                .routes(routes!(windows::set_tenant))
+                .routes(routes!(windows::set_node))
+                .routes(routes!(moves::begin_now))
                 .routes(routes!(fleet::drain))
                 .routes(routes!(import::import))
                 .routes(routes!(fleet::invite))

@@ -149,6 +149,22 @@ pub async fn confirm(
     shown(&state, id).await
 }
 
+/// Lets a move begin although the windows of its tenant or nodes are closed.
+#[utoipa::path(post, path = "/api/moves/{id}/begin-now", tag = "moves", request_body = Why,
+    params(("id" = String, Path)),
+    responses((status = 200, body = MoveView), (status = 409, body = super::error::ErrorBody)))]
+pub async fn begin_now(
+    State(state): State<ApiState>,
+    Extension(bearer): Extension<Bearer>,
+    Path(id): Path<String>,
+    Body(why): Body<Why>,
+) -> Result<Json<MoveView>, ApiError> {
+    let id = id_of(&id)?;
+    moves::begin_now(&state.store, id, &bearer.actor, &why.reason).await?;
+    state.signals.replies.notify();
+    shown(&state, id).await
+}
+
 /// Pauses a move before its switch: a copy, drain or verification stops within
 /// seconds; a switch under way can't be interrupted, and the pause waits for its
 /// end. The move's `pausing` says which, until it is paused. Nothing is undone.

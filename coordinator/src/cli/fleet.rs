@@ -37,6 +37,7 @@ pub(super) async fn node(
                 create_join_token(&state.store, &authority, &promise, lifetime, OPERATOR).await?;
             output::line(token.expose())
         }
+        NodeCommand::Windows(given) => super::windows::node(&state.store, given).await,
         NodeCommand::List(format) => {
             let nodes = nodes::list(&**state.store.client().await?, None, MOST).await?;
             if format.json {
@@ -84,6 +85,7 @@ pub(super) async fn tenant(
             let headings = ["SLUG", "PLAN", "STATE", "EPOCH", "ID", "REASON"];
             output::table(&headings, rows.collect())
         }
+        TenantCommand::Windows(given) => super::windows::tenant(&state.store, given).await,
         TenantCommand::Rules(given) => super::rules::run(config, &state.store, given).await,
         TenantCommand::Import { node, apply, default_plan, format } => {
             if let Some(plan) = &default_plan {

@@ -16,6 +16,7 @@ mod rules;
 mod serve;
 mod show;
 mod tokens;
+mod windows;
 
 use std::path::PathBuf;
 
@@ -135,6 +136,9 @@ enum NodeCommand {
     },
     /// List the nodes.
     List(Format),
+    /// Show or set when moves from and to a node may begin. A move that has
+    /// begun goes on.
+    Windows(windows::Given),
 }
 
 #[derive(Debug, Subcommand)]
@@ -144,6 +148,9 @@ enum TenantCommand {
     /// Show or set where a tenant may and may not live. Plans and new places
     /// keep to it; it moves nobody by itself.
     Rules(rules::Given),
+    /// Show or set when moves of a tenant may begin. A move that has begun goes
+    /// on.
+    Windows(windows::Given),
     /// Adopt the tenants that a node's database carries already; a dry run
     /// unless --apply is given. The service must run.
     Import {

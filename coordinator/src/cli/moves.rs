@@ -68,6 +68,12 @@ pub(super) enum MoveCommand {
         #[arg(long)]
         rows: u64,
     },
+    /// Let one begin although the windows of its tenant or nodes are closed.
+    BeginNow {
+        id: MoveId,
+        #[arg(long)]
+        reason: String,
+    },
     /// Pause one before its switch: a copy, drain or verification stops within
     /// seconds and goes on later; a switch under way can't be interrupted, and
     /// the pause waits for its end. Nothing is undone.
@@ -152,6 +158,10 @@ pub(super) async fn run(
         MoveCommand::Confirm { id, rows } => {
             moves::confirm(store, id, rows, OPERATOR).await?;
             done(id, "goes on; that many rows stay behind")
+        }
+        MoveCommand::BeginNow { id, reason } => {
+            moves::begin_now(store, id, OPERATOR, &reason).await?;
+            done(id, "begins when it is its turn, whatever its windows say")
         }
         MoveCommand::Pause { id, reason } => {
             let pausing = moves::pause(store, id, OPERATOR, &reason).await?;

@@ -210,6 +210,9 @@ pub struct Durable {
     /// A pause is wanted, or is had.
     #[serde(default)]
     pub pause: Option<Wish>,
+    /// A person lets it begin although its windows are closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside_window: Option<Wish>,
     /// With which step a paused move goes on.
     #[serde(default)]
     pub resume_at: Option<Step>,
@@ -291,6 +294,7 @@ impl Durable {
             rows_left_behind: 0,
             confirmed_rows: 0,
             pause: None,
+            outside_window: None,
             resume_at: None,
             way_back_s: 0,
             way_back_until: None,

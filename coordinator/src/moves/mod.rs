@@ -76,6 +76,8 @@ pub mod steps;
 pub mod target;
 pub mod timing;
 pub mod view;
+pub mod window;
+pub mod windows;
 pub mod wishes;
 
 pub use driver::{Driver, Rules};
@@ -86,5 +88,5 @@ pub use request::{Approval, MoveRefused, NewMove, request};
 pub use timing::Timing;
 pub use view::{MoveView, get, list};
 pub use wishes::{
-    approve, cancel, clean_up, close_way_back, confirm, pause, refuse, resume, roll_back,
+    approve, begin_now, cancel, clean_up, close_way_back, confirm, pause, refuse, resume, roll_back,
 };

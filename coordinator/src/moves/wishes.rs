@@ -72,6 +72,29 @@ pub async fn confirm(store: &Store, id: MoveId, rows: u64, actor: &str) -> Resul
     .await
 }
 
+/// A person lets a move begin although the windows of its tenant or nodes are
+/// closed; its turn it awaits all the same.
+///
+/// # Errors
+/// [`MoveRefused::TooLate`] where it has begun.
+pub async fn begin_now(
+    store: &Store,
+    id: MoveId,
+    actor: &str,
+    why: &str,
+) -> Result<(), MoveRefused> {
+    change(store, id, actor, "move.begin_now", |row, _| {
+        match row.state {
+            State::WaitingForNode | State::AwaitingApproval | State::AwaitingConfirmation => {}
+            _ => return Err("does not wait for a window".into()),
+        }
+        row.durable.outside_window = Some(Wish { by: actor.to_owned(), why: why.to_owned() });
+        row.durable.not_before = None;
+        Ok(format!("{actor} lets it begin outside its windows: {why}"))
+    })
+    .await
+}
+
 /// A person stops a move. One that has not begun ends at once; one that is
 /// under way goes back, and a cut-over that was asked for goes back only if
 /// the source turns out to be active still.

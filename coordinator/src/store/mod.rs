@@ -28,6 +28,7 @@ pub mod places;
 pub mod rules;
 pub mod tenants;
 pub mod usage;
+pub mod windows;
 
 #[doc(hidden)]
 pub mod testing;

@@ -11,6 +11,7 @@ use super::super::proposals;
 use super::super::state::{Ending, State, Step};
 use super::super::target;
 use super::super::timing::later;
+use super::super::windows;
 use super::told::{log, record};
 use super::{Driver, Looked};
 use crate::store::moves::{self, Move};
@@ -31,6 +32,9 @@ impl Driver {
             tenants::evaluate_again(&*tx, from.tenant).await?;
             return self.not_begun(tx, from, &why, now).await;
         }
+        if let Some(why) = windows::closed(&*tx, from, now).await? {
+            return self.wait_for_node(tx, from, &why, now).await;
+        }
         moves::take_turn(&*tx).await?;
         let limits = &self.rules.limits;
         let busy = if from.durable.wanted.dry_run { Vec::new() } else { moves::busy(&*tx).await? };
@@ -47,7 +51,9 @@ impl Driver {
             let mut full: Vec<_> = busy.iter().filter_map(|one| one.target).collect();
             full.retain(|target| !limits.takes(&busy, *target));
             let copies = moves::copies(&*tx, from.tenant).await?;
+            let closed = windows::closed_nodes(&*tx, from, now).await?;
             let mut taken = full.clone();
+            taken.extend(&closed);
             taken.extend(copies.iter().map(|copy| copy.node));
             let chosen = match target::choose(&tx, &self.slots, from, &taken, now).await? {
                 Ok(chosen) => chosen,
@@ -55,6 +61,9 @@ impl Driver {
                     let mut why = why;
                     if !full.is_empty() {
                         why = format!("{}; or: {why}", limits.full());
+                    }
+                    if !closed.is_empty() {
+                        why = format!("{why}; the windows of {} nodes are closed", closed.len());
                     }
                     for copy in &copies {
                         why = format!("{why}; {} holds an old copy of the tenant", copy.name);

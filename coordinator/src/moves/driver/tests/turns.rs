@@ -3,8 +3,10 @@
 use webhost_proto::wire::command;
 
 use crate::moves::driver::world::{World, good, name};
+use crate::moves::windows;
 use crate::moves::{self, NewMove};
 use crate::store::testing;
+use crate::store::windows::Whose;
 
 #[tokio::test]
 async fn what_is_beyond_the_limits_waits_for_its_turn() {
@@ -68,6 +70,71 @@ async fn a_full_target_is_waited_for() {
     second.pass(second.timing.longest_pause);
     second.tick().await;
     assert_eq!(second.state(two).await, "open_tunnel");
+}
+
+/// The days before and after `now`, as a window knows them.
+fn days(now: jiff::Timestamp) -> [String; 2] {
+    [-1_i64, 2].map(|off| {
+        let then = now.as_second().div_euclid(86_400) + off;
+        let name = ["thu", "fri", "sat", "sun", "mon", "tue", "wed"];
+        let at = usize::try_from(then.rem_euclid(7)).expect("small");
+        format!("{} 00:00-24:00", name[at])
+    })
+}
+
+#[tokio::test]
+async fn a_move_begins_in_the_windows_of_its_tenant_and_nodes_and_goes_on_after_them() {
+    let mut world = World::new().await;
+    let [_, later] = days(world.now);
+    let set = async |world: &World, whose, opens: &[String]| {
+        windows::set(&world.store, whose, opens, "token ops").await.expect("sets")
+    };
+    let whose = [Whose::Tenant(world.tenant), Whose::Node(world.source), Whose::Node(world.target)];
+    let id = world.request().await;
+    for whose in whose {
+        set(&world, whose, std::slice::from_ref(&later)).await;
+        world.pass(world.timing.longest_pause);
+        world.tick().await;
+        assert_eq!(world.state(id).await, "waiting_for_node", "{whose:?}");
+        let why = world.row(id).await.error.expect("is told");
+        assert!(why.contains("window"), "{whose:?}: {why}");
+        set(&world, whose, &[]).await;
+    }
+    // All of them, and each minute until it opens: it begins then.
+    for whose in whose {
+        set(&world, whose, std::slice::from_ref(&later)).await;
+    }
+    let begin = moves::window::all_open(&[&[later.parse().expect("a window")]], world.now);
+    let until = begin.expect("opens").duration_since(world.now);
+    world.pass(std::time::Duration::try_from(until).expect("later"));
+    world.tick().await;
+    assert_eq!(world.state(id).await, "open_tunnel");
+    // A window that closes stops nothing.
+    let [before, _] = days(world.now);
+    for whose in whose {
+        set(&world, whose, std::slice::from_ref(&before)).await;
+    }
+    world.play(&mut |command| Some(good(command))).await;
+    world.assert_moved(id).await;
+}
+
+#[tokio::test]
+async fn a_person_lets_a_move_begin_outside_its_windows() {
+    let mut world = World::new().await;
+    let [_, later] = days(world.now);
+    windows::set(&world.store, Whose::Tenant(world.tenant), &[later], "token ops")
+        .await
+        .expect("sets");
+    let id = world.request().await;
+    world.tick().await;
+    assert_eq!(world.state(id).await, "waiting_for_node");
+    moves::begin_now(&world.store, id, "token ops", "the customer asks").await.expect("may");
+    world.tick().await;
+    assert_eq!(world.state(id).await, "open_tunnel");
+    let again = moves::begin_now(&world.store, id, "token ops", "again").await;
+    assert!(again.expect_err("has begun").to_string().contains("does not wait"));
+    world.play(&mut |command| Some(good(command))).await;
+    world.assert_moved(id).await;
 }
 
 /// What the specification of a move's steps says.
