@@ -19,6 +19,7 @@ fn main() -> anyhow::Result<()> {
         Ok(number)
     };
     let (tenants, days) = (number("tenants", 15_000)?, number("days", 2)?);
+    anyhow::ensure!(days <= 14, "the days are all of one month: at most 14");
     let mut figures = Figures::default();
     // First, while the heap has nothing else in it.
     memory::measure(tenants, &mut figures)?;

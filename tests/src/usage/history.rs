@@ -136,10 +136,10 @@ async fn sizes(written: &Written, figures: &mut Figures) -> anyhow::Result<()> {
     let mut all = 0.0;
     for grain in Grain::ALL {
         let table = grain.table();
-        // Of the first day alone: it is whole. An hour's table holds a month.
+        // Of the last day that is whole. A table of hours holds a month.
         let day = match grain {
             Grain::Hours => format!("{table}_p202611"),
-            Grain::Minutes | Grain::Fives => format!("{table}_p20261117"),
+            Grain::Minutes | Grain::Fives => format!("{table}_p202611{}", 15 + written.days),
         };
         let sql = format!(
             "select count(*), count(distinct tenant_id), count(distinct at::date),
