@@ -14,7 +14,8 @@ pub async fn stays(client: &impl GenericClient, since: Timestamp) -> Result<Vec<
         .query(
             "select p.since,
                     (select min(n.since) from placements n
-                     where n.tenant_id = p.tenant_id and n.id > p.id and n.expires_at is null
+                     where n.tenant_id = p.tenant_id and n.expires_at is null
+                       and (n.since, n.id) > (p.since, p.id)
                        and n.state in ('active', 'kept', 'ended')) as left_at,
                     nullif(d.inputs->'usage', 'null'), nullif(next.inputs->'usage', 'null')
              from placements p

@@ -177,7 +177,8 @@ pub async fn homes(
 }
 
 /// Where each tenant on a node lived before it came there: the newest of its
-/// earlier placements that was in use.
+/// earlier placements that was in use. After a roll back that is the node that
+/// it was rolled back from.
 pub async fn homes_before(
     client: &impl GenericClient,
 ) -> Result<HashMap<TenantId, NodeId>, StoreError> {
@@ -186,9 +187,9 @@ pub async fn homes_before(
             "select distinct on (p.tenant_id) p.tenant_id, p.node_id
              from placements p
              join placements home on home.tenant_id = p.tenant_id and home.state = 'active'
-             where p.id < home.id and p.node_id <> home.node_id and p.expires_at is null
-               and p.state in ('kept', 'ended')
-             order by p.tenant_id, p.id desc",
+             where (p.since, p.id) < (home.since, home.id) and p.node_id <> home.node_id
+               and p.expires_at is null and p.state in ('kept', 'ended')
+             order by p.tenant_id, p.since desc, p.id desc",
             &[],
         )
         .await?;
@@ -263,7 +264,9 @@ pub async fn expire_reserved(
 }
 
 /// Since when the tenant has been in `mode` without a break, from the history
-/// of its placements; none when it is not in that mode.
+/// of its placements; none when it is not in that mode. A promise that was not
+/// used is no part of that history, and a roll back begins a stay anew: its row
+/// is older than that of the stay before it.
 pub async fn in_mode_since(
     client: &impl GenericClient,
     tenant: TenantId,
@@ -273,8 +276,8 @@ pub async fn in_mode_since(
         .query(
             "select mode, since from placements
              where tenant_id = $1 and state in ('active', 'kept', 'ended')
-               and (state = 'active' or ended_at is not null or state = 'kept')
-             order by id desc",
+               and expires_at is null
+             order by since desc, id desc",
             &[&tenant.0],
         )
         .await?;

@@ -1,4 +1,5 @@
 mod gone;
+mod stays;
 mod turns;
 mod way_back;
 mod wishes;

@@ -65,13 +65,15 @@ pub async fn reserve_incoming(
 }
 
 /// Ends the promise of the target. Takes the node's lock first, as everybody
-/// does who gives a slot back.
+/// does who gives a slot back. `expires_at` is set then, as it is for a
+/// reservation that expired: the tenant never lived there, and the row is no
+/// stay of its history.
 pub async fn release_incoming(client: &impl GenericClient, row: &Move) -> Result<(), StoreError> {
     let Some(target) = row.target else { return Ok(()) };
     client.execute("select 1 from nodes where id = $1 for no key update", &[&target.0]).await?;
     client
         .execute(
-            "update placements set state = 'ended', ended_at = now()
+            "update placements set state = 'ended', expires_at = now(), ended_at = now()
              where tenant_id = $1 and node_id = $2 and state = 'incoming'",
             &[&row.tenant.0, &target.0],
         )
@@ -163,12 +165,13 @@ pub async fn switch_back(
 }
 
 /// The promise of a target that was given up becomes a copy that is kept: it
-/// takes room there until it is cleaned.
+/// takes room there until it is cleaned, and was no stay
+/// (see [`release_incoming`]).
 pub async fn keep_incoming(client: &impl GenericClient, row: &Move) -> Result<(), StoreError> {
     let Some(target) = row.target else { return Ok(()) };
     client
         .execute(
-            "update placements set state = 'kept'
+            "update placements set state = 'kept', expires_at = now()
              where tenant_id = $1 and node_id = $2 and state = 'incoming'",
             &[&row.tenant.0, &target.0],
         )
