@@ -1,7 +1,7 @@
 //! The evaluator: scans, and writes what came of each evaluation in one
 //! transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::decide::migrate::{Approval as Ruling, Migration};
 use crate::moves::proposals::{self, Patience};
 use crate::moves::request::{approve_in, request_in};
 use crate::moves::state::State;
+use crate::moves::timing::later;
 use crate::moves::{Approval, MoveRefused, NewMove};
 use crate::slots::Slots;
 use crate::store::decisions::{self, Outcome, Trigger};
@@ -135,7 +136,7 @@ impl Evaluator {
     /// Scans until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
         loop {
-            if let Err(error) = self.scan(Timestamp::now()).await {
+            if let Err(error) = self.scan_by(&Timestamp::now).await {
                 warn!(%error, "tenants can't be evaluated at the moment");
             }
             tokio::select! {
@@ -153,46 +154,69 @@ impl Evaluator {
         leases::release(&**client, LEASE, &self.holder, Timestamp::now()).await
     }
 
-    /// Evaluates every tenant that is due at `now`; answers how many were.
-    /// None are where another coordinator holds the lease. What goes wrong
-    /// with one tenant is logged and keeps none of the others.
+    /// As [`Evaluator::scan_by`], with a clock that stands at `now`.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn scan(&self, now: Timestamp) -> Result<usize, StoreError> {
+        self.scan_by(&|| now).await
+    }
+
+    /// Evaluates every tenant that is due when `clock` is read; answers how
+    /// many were. None are where another coordinator holds the lease, and no
+    /// more once one does: a scan may take longer than the lease lasts, so it
+    /// is extended on the way. What goes wrong with one tenant is logged and
+    /// keeps none of the others.
     ///
     /// # Errors
     /// When the lease or the tenants can't be read.
-    pub async fn scan(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let (lease, candidates) = {
-            let client = self.store.client().await?;
-            let ttl = self.pace.scan.saturating_mul(3).max(Duration::from_secs(15));
-            let lease = leases::hold(&**client, LEASE, &self.holder, now, ttl).await?;
-            let Some(lease) = lease else { return Ok(0) };
-            (lease, evaluation::candidates(&**client).await?)
-        };
-        if let Err(error) = self.look_at_proposals(now).await {
+    pub async fn scan_by(
+        &self,
+        clock: &(dyn Fn() -> Timestamp + Sync),
+    ) -> Result<usize, StoreError> {
+        let ttl = self.pace.scan.saturating_mul(3).max(Duration::from_secs(15));
+        let mut held_at = clock();
+        let Some(lease) = self.hold(held_at, ttl).await? else { return Ok(0) };
+        let candidates = evaluation::candidates(&**self.store.client().await?).await?;
+        if let Err(error) = self.look_at_proposals(held_at).await {
             warn!(%error, "proposals were not looked at; the next scan does");
         }
-        if let Err(error) = self.look_at_limits(&candidates, now).await {
+        if let Err(error) = self.look_at_limits(&candidates, held_at).await {
             warn!(%error, "limits were not looked at; the next scan does");
         }
-        self.volatile().retain(|tenant, _| candidates.iter().any(|c| c.tenant == *tenant));
+        let there: HashSet<TenantId> = candidates.iter().map(|c| c.tenant).collect();
+        self.volatile().retain(|tenant, _| there.contains(tenant));
         let mut evaluated = 0;
         for candidate in &candidates {
-            let there = self.troubles(candidate, now);
-            let Some(trigger) = self.due(candidate, &there, now) else { continue };
+            let now = clock();
+            let troubles = self.troubles(candidate, now);
+            let Some(trigger) = self.due(candidate, &troubles, now) else { continue };
+            if now >= later(held_at, ttl / 3) {
+                if self.hold(now, ttl).await?.as_ref() != Some(&lease) {
+                    warn!(evaluated, "another coordinator evaluates by now; it goes on");
+                    break;
+                }
+                held_at = now;
+            }
             match self.evaluate(candidate.tenant, trigger, Some(&lease), now).await {
                 Ok(_) => {
                     evaluated += 1;
-                    self.remember(candidate.tenant, &there, now);
+                    self.remember(candidate.tenant, |known| known.evaluated(&troubles, now));
                 }
                 // The other one's evaluation counts; the next scan reads it.
                 Err(EvaluateError::Overtaken(_)) => {}
                 Err(error) => {
-                    // Not at once again: the trouble is the tenant's data.
-                    self.remember(candidate.tenant, &there, now);
+                    self.remember(candidate.tenant, |known| known.failed(now));
                     warn!(tenant = %candidate.tenant, %error, "a tenant can't be evaluated");
                 }
             }
         }
         Ok(evaluated)
+    }
+
+    async fn hold(&self, now: Timestamp, ttl: Duration) -> Result<Option<Lease>, StoreError> {
+        let client = self.store.client().await?;
+        leases::hold(&**client, LEASE, &self.holder, now, ttl).await
     }
 
     async fn look_at_proposals(&self, now: Timestamp) -> Result<(), StoreError> {
@@ -228,13 +252,16 @@ impl Evaluator {
             Some(State::AwaitingApproval) | None => {}
             Some(_) => return None,
         }
+        if known.rests(self.pace.gap, now) {
+            return None;
+        }
         let begun = known.begun(there, self.pace.gap, now);
         let plan_changed = candidate.decided_plan.as_ref().is_some_and(|p| *p != candidate.plan);
         due(candidate.evaluated_at, plan_changed, &begun, self.pace.interval, now)
     }
 
-    fn remember(&self, tenant: TenantId, there: &[Trouble], now: Timestamp) {
-        self.volatile().entry(tenant).or_default().evaluated(there, now);
+    fn remember(&self, tenant: TenantId, what: impl FnOnce(&mut Known)) {
+        what(self.volatile().entry(tenant).or_default());
     }
 
     /// Evaluates one tenant now, whatever was before: decision, time of

@@ -203,6 +203,64 @@ async fn a_tenant_that_can_not_be_read_keeps_none_of_the_others() {
     assert!(error.to_string().contains(&other.to_string()), "{error}");
 }
 
+/// A sequence counts the tries: it stays when what counted is taken back.
+#[tokio::test]
+async fn an_evaluation_that_fails_is_tried_again_after_the_gap() {
+    let mut desk = Desk::new().await;
+    desk.execute(
+        "create sequence tries;
+         create function refuse() returns trigger language plpgsql as
+           $$ begin perform nextval('tries'); raise exception 'refused by the test'; end $$;
+         create trigger refuses before insert on decisions
+           for each row execute function refuse()",
+    )
+    .await;
+    let tries = async |desk: &Desk| -> i64 {
+        let client = desk.world.store.client().await.expect("a client");
+        let sql = "select case when is_called then last_value else 0 end from tries";
+        client.query_one(sql, &[]).await.expect("counts").get(0)
+    };
+    for _ in 0..3 {
+        assert_eq!(desk.scan().await, 0);
+    }
+    assert_eq!(tries(&desk).await, 1);
+    desk.world.pass(Pace::default().gap);
+    assert_eq!(desk.scan().await, 0);
+    assert_eq!(tries(&desk).await, 2);
+    desk.execute("drop trigger refuses on decisions").await;
+    desk.world.pass(Pace::default().gap);
+    assert_eq!(desk.scan().await, 1);
+}
+
+/// Each look at the clock is six seconds after the one before: the lease of
+/// fifteen is over long before the last tenant, unless it is extended.
+#[tokio::test]
+async fn the_lease_of_a_long_scan_is_extended_on_the_way() {
+    let desk = Desk::new().await;
+    desk.execute(&format!(
+        "insert into tenants (id, slug, name, email, plan, state)
+         select gen_random_uuid(), 't-' || n, 'T', 'a@example.com', 'hobby', 'active'
+         from generate_series(1, 9) n;
+         insert into placements (tenant_id, node_id, mode, state, epoch)
+         select id, '{node}', 'multi_tenant', 'active', 1 from tenants where slug like 't-%'",
+        node = desk.world.source,
+    ))
+    .await;
+    let (began, looks) = (desk.world.now, std::sync::atomic::AtomicI64::new(0));
+    let clock = || {
+        let looks = looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        began + SignedDuration::from_secs(6 * looks)
+    };
+    assert_eq!(desk.evaluator.scan_by(&clock).await.expect("a scan"), 10);
+    let end = clock();
+    assert!(end.duration_since(began) >= SignedDuration::from_secs(60), "{end}");
+    assert_eq!(desk.another().scan(end).await.expect("a scan"), 0);
+    let client = desk.world.store.client().await.expect("a client");
+    let ttl = Duration::from_secs(15);
+    let taken = crate::store::leases::hold(&**client, "evaluation", "another", end, ttl).await;
+    assert_eq!(taken.expect("reads"), None, "it is held still");
+}
+
 #[tokio::test]
 async fn an_administrator_forces_a_mode_but_not_against_compliance() {
     let mut desk = Desk::new().await;

@@ -68,6 +68,8 @@ pub fn troubles(usage: &Usage, plan: &Plan, thresholds: &Thresholds) -> Vec<Trou
 pub struct Known {
     /// When each trouble was evaluated last, and whether it is still there.
     troubles: BTreeMap<Trouble, Evaluated>,
+    /// When the last evaluation failed; none once one succeeds.
+    failed_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +100,21 @@ impl Known {
         }
     }
 
+    /// An evaluation failed at `now`: its cause is most likely the tenant's own
+    /// data, so that the next try waits (see [`Known::rests`]). The troubles
+    /// stay to be looked at.
+    pub fn failed(&mut self, now: Timestamp) {
+        self.failed_at = Some(now);
+    }
+
+    /// Whether the last evaluation failed less than `gap` before `now`.
+    pub fn rests(&self, gap: Duration, now: Timestamp) -> bool {
+        self.failed_at.is_some_and(|at| now < later(at, gap))
+    }
+
     /// An evaluation saw them.
     pub fn evaluated(&mut self, seen: &[Trouble], now: Timestamp) {
+        self.failed_at = None;
         for trouble in seen {
             self.troubles.insert(*trouble, Evaluated { at: now, lasting: true });
         }
@@ -176,6 +191,19 @@ mod tests {
         assert_eq!(known.begun(&[slow], gap, at(900)), [slow], "it began again");
         known.observe(&[slow]);
         assert_eq!(known.begun(&[slow], gap, at(901)), [slow], "until it is evaluated");
+    }
+
+    #[test]
+    fn what_failed_rests_and_its_troubles_are_looked_at_then() {
+        let gap = Duration::from_secs(900);
+        let at = |seconds: i64| Timestamp::from_second(1_000_000 + seconds).expect("a time");
+        let mut known = Known::default();
+        assert!(!known.rests(gap, at(0)));
+        known.failed(at(0));
+        assert!(known.rests(gap, at(899)) && !known.rests(gap, at(900)));
+        assert_eq!(known.begun(&[Trouble::Errors], gap, at(900)), [Trouble::Errors]);
+        known.evaluated(&[Trouble::Errors], at(900));
+        assert!(!known.rests(gap, at(900)));
     }
 
     #[test]
