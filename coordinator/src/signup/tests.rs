@@ -129,6 +129,63 @@ async fn an_unused_reservation_ends_and_its_tenant_waits_again() {
     assert_eq!(world.count(audited).await, 1);
 }
 
+/// The place is given back all the same.
+#[tokio::test]
+async fn a_tenant_that_was_suspended_stays_so_when_its_reservation_ends() {
+    let world = World::new(catalog(1)).await;
+    world.node("shared-1", NodeKind::Shared).await;
+    let (tenant, _) = world.sign_up(small("first")).await;
+    let suspended = (TenantState::Suspended, "unpaid".to_owned());
+    let client = world.store.client().await.expect("a client");
+    tenants::set_state(&**client, tenant, suspended.0, &suspended.1).await.expect("suspended");
+    let later = Timestamp::now() + SignedDuration::from_hours(25);
+    assert_eq!(world.desk.reconcile(later).await.expect("looks"), (1, 0));
+    assert_eq!(state(&world, tenant).await, suspended);
+    assert_eq!(world.count(OPEN).await, 0);
+}
+
+/// More of those who want a machine of their own, which nobody has, than are
+/// read at a time; all before the one who fits.
+#[tokio::test]
+async fn many_who_fit_nowhere_keep_nobody_waiting() {
+    let world = World::new(catalog(7)).await;
+    let (stuck, _) = world.sign_up(large("stuck")).await;
+    let (fits, _) = world.sign_up(small("fits")).await;
+    world
+        .execute(&format!(
+            "insert into tenants (id, slug, name, email, plan, profile, state, created_at)
+             select gen_random_uuid(), 'stuck-' || n, name, email, plan, profile, state,
+                    created_at + n * interval '1 microsecond'
+             from tenants, generate_series(1, 1200) n where id = '{stuck}';
+             update tenants set created_at = now() + interval '1 hour' where id = '{fits}'"
+        ))
+        .await;
+    world.node("shared-1", NodeKind::Shared).await;
+    assert_eq!(world.desk.reconcile(Timestamp::now()).await.expect("looks"), (0, 1));
+    assert_eq!(state(&world, fits).await.0, TenantState::Provisioning);
+    assert_eq!(state(&world, stuck).await.0, TenantState::Waiting);
+}
+
+/// The database refuses one of them; the others of its batch get their places.
+#[tokio::test]
+async fn one_who_can_not_be_written_keeps_nobody_waiting() {
+    let world = World::new(catalog(7)).await;
+    let (broken, _) = world.sign_up(small("broken")).await;
+    let (fits, _) = world.sign_up(small("fits")).await;
+    world
+        .execute(&format!(
+            "create function refuse() returns trigger language plpgsql as
+               $$ begin raise exception 'refused by the test'; end $$;
+             create trigger refuses before insert on placements for each row
+               when (new.tenant_id = '{broken}') execute function refuse()"
+        ))
+        .await;
+    world.node("shared-1", NodeKind::Shared).await;
+    assert_eq!(world.desk.reconcile(Timestamp::now()).await.expect("looks"), (0, 1));
+    assert_eq!(state(&world, fits).await.0, TenantState::Provisioning);
+    assert_eq!(state(&world, broken).await.0, TenantState::Waiting);
+}
+
 #[tokio::test]
 async fn who_let_a_reservation_expire_comes_after_those_who_wait() {
     let world = World::new(catalog(1)).await;

@@ -17,9 +17,9 @@ use crate::store::decisions::Trigger;
 use crate::store::tenants::{self, Tenant, TenantState};
 use crate::store::{StoreError, idempotency, nodes, placements};
 
-/// The most tenants that one look tries.
-const MOST: i64 = 1000;
-/// So many of them in one transaction.
+/// So many waiting tenants are read at a time.
+const PAGE: i64 = 1024;
+/// So many of them are tried in one transaction.
 const AT_ONCE: usize = 64;
 /// How long answers stay under their keys.
 const KEY_DAYS: i32 = 7;
@@ -29,7 +29,11 @@ impl Desk {
     pub async fn keep_waiting(self, period: Duration, shutdown: CancellationToken) {
         let mut changed = self.changed.listen();
         loop {
-            match self.reconcile(Timestamp::now()).await {
+            let looked = tokio::select! {
+                () = shutdown.cancelled() => return,
+                looked = self.reconcile(Timestamp::now()) => looked,
+            };
+            match looked {
                 Ok((0, 0)) => {}
                 Ok((expired, placed)) => {
                     tracing::info!(expired, placed, "reservations expired, waiting tenants placed");
@@ -45,24 +49,59 @@ impl Desk {
     }
 
     /// One look: answers how many reservations expired and how many waiting
-    /// tenants got a slot.
+    /// tenants got a slot. All of those who wait are tried, in their order:
+    /// some that fit nowhere keep nobody behind them waiting.
     ///
     /// # Errors
     /// [`StoreError`]; what was done before it stays done.
     pub async fn reconcile(&self, now: Timestamp) -> Result<(usize, usize), StoreError> {
         let expired = self.expire(now).await?;
-        let waiting = {
+        {
             let client = self.store.client().await?;
             idempotency::forget(&**client, KEY_DAYS).await?;
             let since = now.saturating_sub(self.slots.silence).unwrap_or(Timestamp::MIN);
             nodes::forget_silent(&**client, since).await?;
-            tenants::waiting(&**client, MOST).await?
-        };
-        let mut placed = 0;
-        for batch in waiting.chunks(AT_ONCE) {
-            placed += self.retry(batch).await?;
+        }
+        let (mut placed, mut after) = (0, None);
+        loop {
+            let page = {
+                let client = self.store.client().await?;
+                tenants::waiting(&**client, after, PAGE).await?
+            };
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            let ids: Vec<TenantId> = page.iter().map(|turn| turn.tenant).collect();
+            for batch in ids.chunks(AT_ONCE) {
+                placed += self.retry_all(batch).await?;
+            }
         }
         Ok((expired, placed))
+    }
+
+    /// Tries some tenants together, and one by one where that fails: what is
+    /// wrong with one of them must not keep the others waiting.
+    async fn retry_all(&self, batch: &[TenantId]) -> Result<usize, StoreError> {
+        match self.retry(batch).await {
+            // Without a connection the others fare no better.
+            Err(error @ (StoreError::Pool(_) | StoreError::NoConnection(_))) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, waiting = batch.len(), "a batch failed; one by one");
+                let mut placed = 0;
+                for tenant in batch {
+                    match self.retry(&[*tenant]).await {
+                        Ok(one) => placed += one,
+                        Err(error @ (StoreError::Pool(_) | StoreError::NoConnection(_))) => {
+                            return Err(error);
+                        }
+                        Err(error) => {
+                            tracing::error!(%tenant, %error, "a waiting tenant can't be placed");
+                        }
+                    }
+                }
+                Ok(placed)
+            }
+            placed => placed,
+        }
     }
 
     async fn expire(&self, now: Timestamp) -> Result<usize, StoreError> {
@@ -71,7 +110,7 @@ impl Desk {
         let expired = placements::expire_reserved(&tx, now).await?;
         for placement in &expired {
             let reason = "its reservation expired unused";
-            tenants::set_state(&tx, placement.tenant_id, TenantState::Waiting, reason).await?;
+            tenants::wait_again(&tx, placement.tenant_id, reason).await?;
             audit::record(
                 &tx,
                 &Entry {

@@ -191,21 +191,49 @@ pub async fn list(
     rows.iter().map(tenant).collect()
 }
 
-/// The ids of waiting tenants: first those who never had a place, longest
-/// waiting first; then those who let a reservation expire, so that it stays
-/// from nobody who would use it.
-pub async fn waiting(client: &impl GenericClient, limit: i64) -> Result<Vec<TenantId>, StoreError> {
+/// A waiting tenant and what its turn follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    pub tenant: TenantId,
+    /// When its last reservation ended; the Unix epoch where it had none.
+    ended: Timestamp,
+    since: Timestamp,
+}
+
+/// Up to `limit` waiting tenants that come after `after`: first those who never
+/// had a place, longest waiting first; then those who let a reservation expire,
+/// so that it stays from nobody who would use it.
+pub async fn waiting(
+    client: &impl GenericClient,
+    after: Option<Turn>,
+    limit: i64,
+) -> Result<Vec<Turn>, StoreError> {
+    let (ended, since, id) = match after {
+        Some(turn) => (Some(turn.ended), Some(turn.since), Some(turn.tenant.0)),
+        None => (None, None, None),
+    };
     let rows = client
         .query(
-            "select id from tenants where state = 'waiting'
-             order by (select max(ended_at) from placements where tenant_id = tenants.id)
-                        nulls first,
-                      created_at, id
-             limit $1",
-            &[&limit],
+            "select id, ended, created_at from (
+               select t.id, t.created_at,
+                      coalesce((select max(p.ended_at) from placements p
+                                where p.tenant_id = t.id), to_timestamp(0)) as ended
+               from tenants t where t.state = 'waiting') w
+             where $3::uuid is null or (ended, created_at, id)
+                   > ($1::timestamptz, $2::timestamptz, $3::uuid)
+             order by ended, created_at, id limit $4",
+            &[&ended, &since, &id, &limit],
         )
         .await?;
-    rows.iter().map(|row| Ok(TenantId(row.try_get(0)?))).collect()
+    rows.iter()
+        .map(|row| {
+            Ok(Turn {
+                tenant: TenantId(row.try_get(0)?),
+                ended: row.try_get(1)?,
+                since: row.try_get(2)?,
+            })
+        })
+        .collect()
 }
 
 /// What each active tenant bought.
@@ -225,6 +253,23 @@ pub async fn set_state(
         .execute(
             "update tenants set state = $2, state_reason = $3, updated_at = now() where id = $1",
             &[&id.0, &state, &reason],
+        )
+        .await?;
+    Ok(())
+}
+
+/// A tenant whose place was promised waits again. Another state stays as it is:
+/// one that was suspended meanwhile stays suspended.
+pub async fn wait_again(
+    client: &impl GenericClient,
+    id: TenantId,
+    reason: &str,
+) -> Result<(), StoreError> {
+    client
+        .execute(
+            "update tenants set state = 'waiting', state_reason = $2, updated_at = now()
+             where id = $1 and state = 'provisioning'",
+            &[&id.0, &reason],
         )
         .await?;
     Ok(())
