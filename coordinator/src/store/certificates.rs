@@ -3,9 +3,7 @@
 use tokio_postgres::Transaction;
 
 use super::StoreError;
-
-/// The advisory lock under which the authorities are made.
-const LOCK: i64 = 0x7765_6268_6f73_7402;
+use super::locks::Lock;
 
 /// One authority: its certificate, and its private key as the caller sealed
 /// it.
@@ -26,7 +24,7 @@ pub struct AuthorityRow {
 /// # Errors
 /// [`StoreError`].
 pub async fn lock(transaction: &Transaction<'_>) -> Result<(), StoreError> {
-    transaction.execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    transaction.execute("select pg_advisory_xact_lock($1)", &[&Lock::Authorities.key()]).await?;
     Ok(())
 }
 

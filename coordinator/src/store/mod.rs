@@ -7,6 +7,7 @@ use std::time::Duration;
 pub mod commands;
 pub mod connect;
 mod listen;
+mod locks;
 mod text;
 
 pub mod accuracy;
@@ -32,6 +33,8 @@ pub mod windows;
 
 #[doc(hidden)]
 pub mod testing;
+
+use self::locks::Lock;
 
 mod embedded_migrations {
     refinery::embed_migrations!("src/store/schema");
@@ -70,9 +73,6 @@ pub struct Store {
     /// For connections outside of the pool.
     target: connect::Target,
 }
-
-/// The advisory lock under which one process at a time migrates the schema.
-const MIGRATION_LOCK: i64 = 0x7765_6268_6f73_7401;
 
 impl Store {
     /// A pool over `config`; connects lazily.
@@ -132,9 +132,9 @@ impl Store {
     /// [`StoreError::Migration`] with the migration's name.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let mut client = self.client().await?;
-        client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await?;
+        client.execute("select pg_advisory_lock($1)", &[&Lock::Migration.key()]).await?;
         let outcome = embedded_migrations::migrations::runner().run_async(&mut **client).await;
-        client.execute("select pg_advisory_unlock($1)", &[&MIGRATION_LOCK]).await?;
+        client.execute("select pg_advisory_unlock($1)", &[&Lock::Migration.key()]).await?;
         outcome?;
         Ok(())
     }

@@ -12,13 +12,11 @@ use uuid::Uuid;
 use webhost_proto::ids::TenantId;
 
 use super::StoreError;
+use super::locks::Lock;
 use crate::usage::profile::ROWS;
 use crate::usage::series::{ALL, COLUMNS, CONNECTIONS, CPU, GPS, Values};
 
 pub use partitions::{drop_before, prepare};
-
-/// Under this advisory lock days are made.
-const DAYS_LOCK: i64 = 0x7765_6268_6f73_7403;
 
 /// How fine a history is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,7 +143,10 @@ pub async fn plan_of(
 
 /// Whether this transaction may make days; another one is at it otherwise.
 pub async fn lock_days(tx: &Transaction<'_>) -> Result<bool, StoreError> {
-    Ok(tx.query_one("select pg_try_advisory_xact_lock($1)", &[&DAYS_LOCK]).await?.try_get(0)?)
+    Ok(tx
+        .query_one("select pg_try_advisory_xact_lock($1)", &[&Lock::Days.key()])
+        .await?
+        .try_get(0)?)
 }
 
 /// The first UTC day that has five minutes and was not made yet; none where

@@ -9,9 +9,7 @@ use tokio_postgres::{GenericClient, Transaction};
 
 use super::Grain;
 use crate::store::StoreError;
-
-/// Under this advisory lock partitions are made and dropped.
-const LOCK: i64 = 0x7765_6268_6f73_7402;
+use crate::store::locks::Lock;
 
 /// The partition of `grain` that holds a time: its name, its first day and the
 /// first day after it.
@@ -41,7 +39,7 @@ pub async fn prepare(
         if known.try_get(0)? {
             continue;
         }
-        tx.execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+        tx.execute("select pg_advisory_xact_lock($1)", &[&Lock::Partitions.key()]).await?;
         let table = grain.table();
         tx.batch_execute(&format!(
             "create table if not exists {name} partition of {table}
@@ -64,7 +62,7 @@ pub async fn drop_before(
     // Names of one grain sort by time.
     let over: Vec<String> = all.into_iter().filter(|name| *name < oldest).collect();
     if !over.is_empty() {
-        tx.execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+        tx.execute("select pg_advisory_xact_lock($1)", &[&Lock::Partitions.key()]).await?;
     }
     for name in &over {
         tx.batch_execute(&format!("drop table if exists {name}")).await?;

@@ -7,13 +7,11 @@ use webhost_proto::ids::NodeId;
 use crate::moves::limits::Busy;
 use crate::moves::state::State;
 use crate::store::StoreError;
-
-/// The advisory lock under which one move at a time takes its turn.
-const TURN_LOCK: i64 = 0x7765_6268_6f73_7402;
+use crate::store::locks::Lock;
 
 /// When this returns, nobody else takes a turn until the transaction ends.
 pub async fn take_turn(client: &impl GenericClient) -> Result<(), StoreError> {
-    client.execute("select pg_advisory_xact_lock($1)", &[&TURN_LOCK]).await?;
+    client.execute("select pg_advisory_xact_lock($1)", &[&Lock::Turns.key()]).await?;
     Ok(())
 }
 
