@@ -16,7 +16,7 @@ struct Noting {
 #[tonic::async_trait]
 impl Dns for Noting {
     async fn set(&self, host: &str, place: &str) -> Result<(), String> {
-        if self.fails.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.fails.load(Ordering::Relaxed) {
             return Err("the vendor is out".into());
         }
         self.told.lock().expect("no panic").push((host.into(), place.into()));
@@ -118,14 +118,14 @@ async fn tenants_get_names_and_name_servers_follow_there_and_back() {
         assert_eq!(told(&dns), [pair("acme.fleet.example", node)]);
     }
     // A vendor that is out is on record, fails nobody, and is told again.
-    dns.fails.store(true, std::sync::atomic::Ordering::Relaxed);
+    dns.fails.store(true, Ordering::Relaxed);
     switch(&world, acme, "shared-2").await;
     routing.look().await.expect("looks all the same");
     let client = world.store.client().await.expect("a client");
     let records = places::dns_records(&**client, "", 10).await.expect("records");
     assert_eq!(records[0].error, "the vendor is out");
     assert_eq!(records[0].published_at, None);
-    dns.fails.store(false, std::sync::atomic::Ordering::Relaxed);
+    dns.fails.store(false, Ordering::Relaxed);
     world.execute("update dns_records set updated_at = now() - interval '1 minute'").await;
     routing.look().await.expect("looks");
     assert_eq!(told(&dns), [pair("acme.fleet.example", "shared-2")]);

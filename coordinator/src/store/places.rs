@@ -85,7 +85,8 @@ pub async fn name_hosts(client: &impl GenericClient, domain: &str) -> Result<u64
         .execute(
             "update tenants t set host = t.slug || '.' || $1::text
              where t.host = '' and t.state <> 'gone'
-               and not exists (select from tenants o where o.host = t.slug || '.' || $1::text)",
+               and not exists (select from tenants o
+                               where o.host <> '' and o.host = t.slug || '.' || $1::text)",
             &[&domain],
         )
         .await?)
@@ -102,33 +103,52 @@ pub struct Due {
     pub version: i64,
 }
 
-/// Up to `limit` host names whose places changed since they were published,
-/// or that failed to be.
-pub async fn dns_due(client: &impl GenericClient, limit: i64) -> Result<Vec<Due>, StoreError> {
-    let rows = client
-        .query(
-            "select t.host, t.id, n.id, coalesce(n.name, ''), p.version
-             from places p join tenants t on t.id = p.tenant_id
-             left join placements h on h.tenant_id = t.id and h.state in ('reserved', 'active')
-             left join nodes n on n.id = h.node_id
-             left join dns_records d on d.host = t.host
-             where t.host <> '' and (d.host is null or d.version < p.version
-                   or (d.published_at is null and d.updated_at < now() - interval '30 seconds'))
-             order by p.version limit $1",
-            &[&limit],
-        )
-        .await?;
+const DUE: &str = "
+    select p.version, t.host, t.id, n.id, coalesce(n.name, ''), d.version as told
+    from places p join tenants t on t.id = p.tenant_id
+    left join placements h on h.tenant_id = t.id and h.state in ('reserved', 'active')
+    left join nodes n on n.id = h.node_id
+    left join dns_records d on d.host = t.host and t.host <> ''";
+
+fn due(row: &Row) -> Result<Due, StoreError> {
+    Ok(Due {
+        version: row.try_get(0)?,
+        host: row.try_get(1)?,
+        tenant: TenantId(row.try_get(2)?),
+        node: row.try_get(3)?,
+        place: row.try_get(4)?,
+    })
+}
+
+/// Up to `limit` places that changed after `after`, oldest change first: the
+/// version of each, and the host name that is to be published for it. None
+/// where the tenant has no host name, or where this change, or a later one, was
+/// published or tried already (then see [`dns_failed`]).
+pub async fn dns_changes(
+    client: &impl GenericClient,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<(i64, Option<Due>)>, StoreError> {
+    let sql = format!("{DUE} where p.version > $1 order by p.version limit $2");
+    let rows = client.query(&sql, &[&after, &limit]).await?;
     rows.iter()
         .map(|row| {
-            Ok(Due {
-                host: row.try_get(0)?,
-                tenant: TenantId(row.try_get(1)?),
-                node: row.try_get(2)?,
-                place: row.try_get(3)?,
-                version: row.try_get(4)?,
-            })
+            let (due, told) = (due(row)?, row.try_get::<_, Option<i64>>(5)?);
+            let is_due = !due.host.is_empty() && told.is_none_or(|told| told < due.version);
+            Ok((due.version, is_due.then_some(due)))
         })
         .collect()
+}
+
+/// Up to `limit` host names that could not be published half a minute ago or
+/// before, longest ago first. The name of a tenant that has another one by now
+/// is left out.
+pub async fn dns_failed(client: &impl GenericClient, limit: i64) -> Result<Vec<Due>, StoreError> {
+    let sql = format!(
+        "{DUE} where d.published_at is null and d.updated_at < now() - interval '30 seconds'
+         order by d.updated_at limit $1"
+    );
+    client.query(&sql, &[&limit]).await?.iter().map(due).collect()
 }
 
 /// Remembers what became of publishing; an older version changes nothing.
