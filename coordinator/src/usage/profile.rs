@@ -31,11 +31,20 @@ pub struct Profile {
     first_hour: i64,
 }
 
+/// So many of an hour's twelve five-minute values must be known for it to say
+/// what is usual: the 95th percentile of few is their peak.
+const KNOWN: usize = 6;
+
 /// An hour's percentiles from its five-minute values; `column` answers those of
-/// a column of the history.
+/// a column of the history. None of an hour that was seen for less than half.
 pub fn percentiles<'a>(column: impl Fn(usize) -> &'a [Option<i32>]) -> [Option<u16>; ROWS] {
+    let rows = [(CPU, 1, 1), (CONNECTIONS, 100, 1), (GPS, 100, 300)];
+    let known = rows.map(|(row, ..)| column(row).iter().flatten().count());
+    if known.iter().all(|known| *known < KNOWN) {
+        return [None; ROWS];
+    }
     // Points are of five minutes: 300 s.
-    [(CPU, 1, 1), (CONNECTIONS, 100, 1), (GPS, 100, 300)].map(|(row, times, over)| {
+    rows.map(|(row, times, over)| {
         let value = u64::try_from(p95(column(row))?).unwrap_or(0);
         Some(u16::try_from((value * times).div_ceil(over)).unwrap_or(u16::MAX))
     })

@@ -2,9 +2,8 @@
 //! written. Pure.
 //!
 //! Most minutes are like the one before, so a minute is kept as what changed,
-//! by how much: some 10 bytes for ten columns. What comes too late for its
-//! minute counts in the running one, and what comes too late for its hour
-//! counts in the hourly sums alone: resolution is lost, totals are not.
+//! by how much: some 10 bytes for ten columns. What comes a minute late counts
+//! in the running one; what comes later counts in the hourly sums alone.
 
 use super::sample::{Metric, Sample};
 use super::tenant::HOUR_US;
@@ -168,6 +167,13 @@ impl OpenHour {
         }
         self.written = self.minute + 1;
         (self.seen, self.now) = (0, [0; COLUMNS]);
+    }
+
+    /// Whether the minute before the running one was over at `at_us`: what was
+    /// seen then comes too late.
+    pub fn is_past(&self, at_us: i64) -> bool {
+        let running_us = self.hour * HOUR_US + i64::from(self.minute) * 60_000_000;
+        at_us < running_us - 60_000_000
     }
 
     /// The hour as it is written.

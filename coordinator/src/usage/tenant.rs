@@ -149,7 +149,7 @@ impl Tracked {
                 storage_bytes: sample.or_zero(Metric::StorageBytes),
             },
         );
-        self.note(at_us, sample)
+        self.note(at_us, interval_us, sample)
     }
 
     /// Adds to the hour and the day of `at_us`, as a stored roll-up does
