@@ -1,5 +1,6 @@
-//! Moves that the engine proposed: a person is reminded of those that wait, they
-//! expire, and what time has overtaken is not carried out.
+//! Moves that wait for a person, who is reminded of them: proposals of the engine
+//! and moves that leave rows behind expire, a paused one waits on. And what time
+//! has overtaken is not carried out.
 //!
 //! **Invariant:** a move that the engine asked for begins only if the engine
 //! would still ask for the same. Where it would not, the move ends, nothing was
@@ -10,8 +11,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::GenericClient;
 
+use super::durable::Stopped;
 use super::request::note;
-use super::state::{Ending, State};
+use super::state::{Ending, State, Undo};
 use super::timing::later;
 use crate::decide::Migration;
 use crate::evaluate::judge::{FactsError, facts, judge};
@@ -19,7 +21,7 @@ use crate::slots::Slots;
 use crate::store::moves::{self, Move};
 use crate::store::{StoreError, tenants};
 
-/// How long a proposal waits for a person.
+/// How long a move waits for a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// Somebody is reminded this often.
@@ -35,7 +37,7 @@ impl Default for Patience {
     }
 }
 
-/// What is due of a proposal.
+/// What is due of a move that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// Nothing yet.
@@ -46,8 +48,8 @@ pub enum Due {
     End,
 }
 
-/// What is due at `now` of a proposal of `made_at`; `reminded_at` is the time
-/// of its last reminder.
+/// What is due at `now` of a move that waits since `made_at`; `reminded_at` is
+/// the time of the last reminder, maybe of an earlier wait.
 pub fn due(
     made_at: Timestamp,
     reminded_at: Option<Timestamp>,
@@ -56,15 +58,33 @@ pub fn due(
 ) -> Due {
     if later(made_at, patience.expire) <= now {
         Due::End
-    } else if later(reminded_at.unwrap_or(made_at), patience.remind) <= now {
+    } else if later(reminded_at.unwrap_or(made_at).max(made_at), patience.remind) <= now {
         Due::Reminder
     } else {
         Due::Nothing
     }
 }
 
-/// Reminds of proposals and ends those that nobody wanted; answers how many of
-/// each.
+/// What a person is to do about a move in `state`, whether it ends where nobody
+/// does, and what was not done then.
+const fn wanted(state: State) -> Option<(&'static str, &'static str, Option<&'static str>)> {
+    match state {
+        State::AwaitingApproval => {
+            Some(("move.approval_wanted", "approve ID, or refuse", Some("approved it")))
+        }
+        State::AwaitingConfirmation => Some((
+            "move.confirmation_wanted",
+            "confirm ID --rows N, or cancel",
+            Some("confirmed the rows that stay behind"),
+        )),
+        // Its log grows; but what was copied is not thrown away unasked.
+        State::Paused => Some(("move.paused_long", "resume ID, or cancel", None)),
+        _ => None,
+    }
+}
+
+/// Reminds of moves that wait for a person and ends those that nobody wanted;
+/// answers how many of each.
 ///
 /// # Errors
 /// [`StoreError`]; what was done before it stays done.
@@ -74,26 +94,34 @@ pub async fn look(
     now: Timestamp,
 ) -> Result<(usize, usize), StoreError> {
     let (mut reminded, mut ended) = (0, 0);
-    for from in moves::awaiting_approval(client).await? {
+    let states = [State::AwaitingApproval, State::AwaitingConfirmation, State::Paused];
+    for from in moves::open_in(client, &states).await? {
+        let Some((action, how, expires)) = wanted(from.state) else { continue };
+        let since = match from.state {
+            State::AwaitingApproval => from.created_at,
+            _ => from.updated_at,
+        };
+        let days = now.duration_since(since).as_hours() / 24;
         let mut to = from.revised(now);
-        let days = now.duration_since(from.created_at).as_hours() / 24;
-        let (action, message) = match due(from.created_at, from.durable.reminded_at, patience, now)
-        {
-            Due::Nothing => continue,
-            Due::Reminder => {
+        let due = due(since, from.durable.reminded_at, patience, now);
+        let (action, message) = match (due, expires) {
+            (Due::Nothing, _) => continue,
+            (Due::End, Some(done)) => {
+                let why = format!("nobody {done} within {days} days");
+                end(&mut to, &from, &why, now);
+                ("move.expired", why)
+            }
+            (Due::End, None)
+                if later(from.durable.reminded_at.unwrap_or(since), patience.remind) > now =>
+            {
+                continue;
+            }
+            (Due::Reminder | Due::End, _) => {
                 // It is where it was.
                 to.updated_at = from.updated_at;
                 to.durable.reminded_at = Some(now);
-                let id = from.id;
-                let how = format!("webhost-coordinator move approve {id}, or refuse");
-                ("move.approval_wanted", format!("waits for a person for {days} days: {how}"))
-            }
-            Due::End => {
-                let why = format!("nobody approved it within {days} days");
-                to.durable.pass(from.state, from.updated_at, now);
-                to.state = State::Ended(Ending::Refused);
-                to.error = Some(why.clone());
-                ("move.expired", why)
+                let how = how.replace("ID", &from.id.to_string());
+                (action, format!("waits for a person for {days} days: move {how}"))
             }
         };
         if !moves::save(client, &from, &to).await? {
@@ -101,12 +129,26 @@ pub async fn look(
         }
         note(client, &to, "system", action, &message, now).await?;
         tracing::warn!(move_id = %to.id, tenant = %to.tenant, action, message);
-        match to.state {
-            State::Ended(_) => ended += 1,
-            _ => reminded += 1,
+        if to.state == from.state {
+            reminded += 1;
+        } else {
+            ended += 1;
         }
     }
     Ok((reminded, ended))
+}
+
+/// Nobody wanted it: it ends, by way of its tunnel where its target is promised.
+fn end(to: &mut Move, from: &Move, why: &str, now: Timestamp) {
+    to.durable.pass(from.state, from.updated_at, now);
+    to.error = Some(why.to_owned());
+    if from.target.is_none() || from.state == State::AwaitingApproval {
+        to.state = State::Ended(Ending::Refused);
+        return;
+    }
+    to.durable.begin_step(None, None);
+    to.durable.stopped = Some(Stopped { by_person: false, why: why.to_owned() });
+    to.state = State::Undoing(Undo::Tunnel);
 }
 
 /// Reports that are older say nothing of now.
@@ -171,5 +213,6 @@ mod tests {
         check(48, Some(24), Due::Reminder);
         check(167, Some(166), Due::Nothing);
         check(168, Some(167), Due::End);
+        check(23, Some(-100), Due::Nothing);
     }
 }

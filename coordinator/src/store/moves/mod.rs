@@ -262,14 +262,17 @@ pub async fn list(
     rows.iter().map(read).collect()
 }
 
-/// The moves that wait for a person's approval, oldest first.
-pub async fn awaiting_approval(client: &impl GenericClient) -> Result<Vec<Move>, StoreError> {
+/// The moves that are in one of `states`, none of them an end, oldest first.
+pub async fn open_in(
+    client: &impl GenericClient,
+    states: &[State],
+) -> Result<Vec<Move>, StoreError> {
     let sql = format!(
-        "select {COLUMNS} from moves m where m.ended_at is null and m.state = $1
+        "select {COLUMNS} from moves m where m.ended_at is null and m.state = any($1)
          order by m.created_at, m.id"
     );
-    let state = State::AwaitingApproval.as_str();
-    client.query(&sql, &[&state]).await?.iter().map(read).collect()
+    let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
+    client.query(&sql, &[&states]).await?.iter().map(read).collect()
 }
 
 /// Writes `to` over the row that `from` was read from; false, and nothing

@@ -1,8 +1,10 @@
 //! What people want of a move that is under way.
 
+use jiff::{SignedDuration, Timestamp};
 use webhost_proto::wire::{self, command_reply, move_step_done};
 
 use crate::moves::driver::world::{World, failed, good, name};
+use crate::moves::proposals::{self, Patience};
 use crate::moves::state::Step;
 use crate::moves::wishes::Pausing;
 use crate::moves::{self, MoveRefused};
@@ -244,4 +246,51 @@ async fn the_history_tells_how_long_each_step_took() {
     let mut rest = view.steps.iter().skip(1);
     assert!(rest.all(|step| step.ended.is_some_and(|end| end >= step.began)));
     assert!(view.steps[4].seconds >= 30, "{:?}", view.steps[4]);
+}
+
+/// Looks at what waits for a person, so many days from now, by the driver's
+/// clock or by a wish's, whichever is ahead.
+async fn look_after(world: &World, days: i64) -> (usize, usize) {
+    let client = world.store.client().await.expect("a client");
+    let now = world.now.max(Timestamp::now()) + SignedDuration::from_hours(24 * days);
+    proposals::look(&**client, &Patience::default(), now).await.expect("looks")
+}
+
+#[tokio::test]
+async fn a_move_that_nobody_confirms_is_reminded_of_and_taken_back() {
+    let mut world = World::new().await;
+    let id = world.request().await;
+    world.play(&mut |command| Some(leaves(command, 12))).await;
+    assert_eq!(world.state(id).await, "awaiting_confirmation");
+    assert_eq!(look_after(&world, 0).await, (0, 0));
+    assert_eq!(look_after(&world, 1).await, (1, 0));
+    assert_eq!(look_after(&world, 1).await, (0, 0), "once a day");
+    assert_eq!(look_after(&world, 6).await, (1, 0));
+    assert_eq!(look_after(&world, 7).await, (0, 1));
+    assert_eq!(world.state(id).await, "undo_tunnel");
+    world.play(&mut |command| Some(good(command))).await;
+    world.assert_stayed(id, "failed").await;
+    let error = world.row(id).await.error.expect("is told");
+    assert!(error.starts_with("nobody confirmed the rows"), "{error}");
+    let audit = world.audit(id).await;
+    let told = audit.iter().filter(|action| *action == "move.confirmation_wanted").count();
+    assert_eq!(told, 2, "{audit:?}");
+}
+
+#[tokio::test]
+async fn a_paused_move_is_reminded_of_and_never_ended_unasked() {
+    let mut world = World::new().await;
+    let id = world.request().await;
+    world.play(&mut |command| (name(command) != "drain").then(|| good(command))).await;
+    moves::pause(&world.store, id, "token ops", "a launch").await.expect("wanted");
+    world.play(&mut |_| Some(failed(wire::FailureKind::Interrupted))).await;
+    assert_eq!(world.state(id).await, "paused");
+    for (days, expected) in [(0, 0), (1, 1), (1, 0), (30, 1), (30, 0), (31, 1)] {
+        assert_eq!(look_after(&world, days).await, (expected, 0), "after {days} days");
+    }
+    assert_eq!(world.state(id).await, "paused");
+    assert!(world.audit(id).await.contains(&"move.paused_long".to_owned()));
+    moves::resume(&world.store, id, "token ops").await.expect("resumed");
+    world.play(&mut |command| Some(good(command))).await;
+    world.assert_moved(id).await;
 }
