@@ -12,8 +12,9 @@ use webhost_proto::ids::TenantId;
 use super::ApiState;
 use super::auth::Bearer;
 use super::error::ApiError;
-use super::extract::{self, Body, Page, Path, Query, now_us};
-use crate::decide::{self, Advice, Profile, Residence};
+use super::extract::{self, Body, Page, Path, Query};
+use crate::decide::{self, Advice};
+use crate::evaluate::judge::{self, Facts, FactsError};
 use crate::signup::{self, Place, SignupAnswer, SignupRequest, request};
 use crate::store::audit::{self, Entry};
 use crate::store::placements::{self, Placement, PlacementState};
@@ -138,19 +139,20 @@ pub async fn usage(
     Ok(Json(UsageView { customer_id: tenant.id, usage_metrics, recommendations }))
 }
 
+/// By the facts that an evaluation now would see; none where there are none.
 async fn advice(state: &ApiState, tenant: &Tenant) -> Result<Vec<Advice>, ApiError> {
-    let client = state.store.client().await?;
-    let Some(home) = placements::home(&**client, tenant.id).await? else { return Ok(Vec::new()) };
-    let now_us = now_us();
-    let Some(usage) = state.book.tenant(tenant.id, now_us) else { return Ok(Vec::new()) };
-    let measured = metrics::for_decision(&usage, None, None);
-    let stated = signup::stated(tenant)?;
-    let Ok(profile) = Profile::build(&tenant.plan, &stated, &measured, &state.catalog) else {
+    let now = Timestamp::now();
+    if state.book.tenant(tenant.id, now.as_microsecond()).is_none() {
         return Ok(Vec::new());
-    };
-    let residence =
-        Residence { mode: home.mode, plan: tenant.plan.as_str().into(), days_in_mode: 0 };
-    Ok(decide::recommend_plan(&profile, &residence, &metrics::week_peaks(&usage), &state.catalog))
+    }
+    let client = state.store.client().await?;
+    match judge::facts(&**client, &state.desk.slots, tenant, now).await {
+        Ok(Facts { profile, residence, week, .. }) => {
+            Ok(decide::recommend_plan(&profile, &residence, &week, &state.catalog))
+        }
+        Err(FactsError::Homeless(_) | FactsError::Profile(_)) => Ok(Vec::new()),
+        Err(FactsError::Store(error)) => Err(error.into()),
+    }
 }
 
 /// Every placement of a tenant, newest first.

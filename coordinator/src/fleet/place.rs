@@ -35,6 +35,20 @@ pub enum Home {
     },
 }
 
+impl Home {
+    /// Prefers nodes in one of `near`, as the tenant's rules say, to what its
+    /// profile prefers. Where a dedicated node may stand remains as it is.
+    pub fn prefer(&mut self, preferred: &[Region]) {
+        match self {
+            Self::Shared { near } if !preferred.is_empty() => *near = preferred.to_vec(),
+            Self::Shared { .. } => {}
+            Self::Dedicated { regions, .. } => {
+                regions.sort_by_key(|region| !preferred.contains(region));
+            }
+        }
+    }
+}
+
 /// What a tenant takes, and where it may live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Demand {

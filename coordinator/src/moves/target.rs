@@ -48,13 +48,15 @@ pub async fn choose(
         return Ok(Err(format!("plan {} is not in the catalogue", wanted.plan)));
     };
     let regions: Vec<Region> = wanted.regions.iter().cloned().map(Region).collect();
-    let home = match mode {
+    let mut home = match mode {
         Mode::MultiTenant => Home::Shared { near: regions },
         Mode::SingleTenant => Home::Dedicated {
             least: catalog.shape(&plan.shape).map(|shape| shape.capacity()).unwrap_or_default(),
             regions,
         },
     };
+    let rules = rules::get(tx, row.tenant).await?;
+    home.prefer(&rules.near);
     let demand = Demand { need: slots.need(row.tenant, now.as_microsecond()), home };
     let kind = kind_of(mode);
     let mut fleet = slots.snapshot(tx, kind, now).await?;
@@ -64,7 +66,6 @@ pub async fn choose(
             && !taken.contains(&node.id)
             && wanted.node.is_none_or(|id| node.id == id)
     });
-    let rules = rules::get(tx, row.tenant).await?;
     let forbidden = slots.forbidden(tx, row.tenant, &rules, &fleet).await?;
     if !forbidden.is_empty() {
         fleet.retain(|node| !forbidden.contains(&node.id));

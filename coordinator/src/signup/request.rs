@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use webhost_proto::ids::TenantId;
 
 use crate::decide::{Catalog, ProfileError, ProfileOverrides};
 
@@ -130,7 +131,7 @@ pub fn plan(name: &str, catalog: &Catalog) -> Result<(), Invalid> {
 }
 
 /// Checks a slug: 1 to 63 of `[a-z0-9-]`, no hyphen at either end, not
-/// reserved.
+/// reserved, and nothing that reads as an id: paths name a tenant by either.
 ///
 /// # Errors
 /// [`Invalid`], which says which rule it breaks.
@@ -147,6 +148,8 @@ pub fn slug(slug: &str, reserved: &BTreeSet<String>) -> Result<(), Invalid> {
         format!("{slug:?} must not start or end with a hyphen")
     } else if reserved.contains(slug) {
         format!("{slug:?} is reserved")
+    } else if slug.parse::<TenantId>().is_ok() {
+        format!("{slug:?} reads as an id; use another word")
     } else {
         return Ok(());
     };
@@ -227,6 +230,8 @@ mod tests {
             ("a b", "' '"),
             ("admin", "reserved"),
             (long.as_str(), "63"),
+            ("01900000-0000-7000-8000-000000000001", "an id"),
+            ("01900000000070008000000000000001", "an id"),
         ] {
             let error = slug(bad, &reserved).expect_err(bad);
             assert_eq!(error.field, "slug");

@@ -2,6 +2,7 @@
 //! tenants. What one place costs against the database is then a fraction of a
 //! round trip.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
@@ -66,15 +67,17 @@ impl Slots {
         for one in wanted {
             let kind = one.kind();
             let Some(fleet) = fleets.get_mut(kind.as_str()) else { continue };
+            let mut demand = Cow::Borrowed(&one.demand);
             let avoid = match ruled.get(&one.tenant) {
                 None => Vec::new(),
                 Some(rules) => {
+                    demand.to_mut().home.prefer(&rules.near);
                     // Whom it is kept apart from may be of this batch.
                     placements::insert_all(tx, &std::mem::take(&mut rows)).await?;
                     self.forbidden(tx, one.tenant, rules, fleet.nodes()).await?
                 }
             };
-            let placed = fleet.place(&one.demand, &avoid);
+            let placed = fleet.place(&demand, &avoid);
             if let Ok(placed) = &placed {
                 rows.push(NewPlacement {
                     tenant_id: one.tenant,

@@ -1,5 +1,6 @@
 use super::*;
-use crate::fleet::{Demand, Home, Policy};
+use crate::decide::Region;
+use crate::fleet::{Amounts, Demand, Home, Policy};
 use crate::signup::SignupError;
 use crate::store::nodes::NodeKind;
 use crate::world::{World, catalog, small};
@@ -285,4 +286,35 @@ async fn rules_hold_for_new_places_and_in_surveys() {
         let refused = set(waiting[0], &wish).await.expect_err("refused");
         assert!(matches!(&refused, rules::RulesError::Invalid(why) if why.field == field));
     }
+}
+
+/// Its profile says nothing of places, so that it would go to the default one.
+#[tokio::test]
+async fn a_new_tenant_goes_near_where_its_rules_say() {
+    let world = World::new(catalog(7)).await;
+    let (acme, _) = world.sign_up(small("acme")).await;
+    world
+        .execute(&format!(
+            "insert into placement_rules (tenant_id, near) values ('{acme}', '{{fra}}')"
+        ))
+        .await;
+    world.node("shared-1", NodeKind::Shared).await;
+    let there = world.node("shared-2", NodeKind::Shared).await;
+    world.execute(&format!("update nodes set region = 'fra' where id = '{there}'")).await;
+    assert_eq!(world.desk.reconcile(Timestamp::now()).await.expect("looks"), (0, 1));
+    let client = world.store.client().await.expect("a client");
+    let home = placements::home(&**client, acme).await.expect("reads").expect("a home");
+    assert_eq!(home.node_id, there);
+}
+
+#[test]
+fn rules_order_the_places_of_a_dedicated_node_and_add_none() {
+    let places = |names: &[&str]| -> Vec<Region> {
+        names.iter().map(|name| Region((*name).to_owned())).collect()
+    };
+    let mut home =
+        Home::Dedicated { least: Amounts::default(), regions: places(&["iad", "fra", "sin"]) };
+    home.prefer(&places(&["sin", "syd"]));
+    let Home::Dedicated { regions, .. } = home else { panic!("it stays dedicated") };
+    assert_eq!(regions, places(&["sin", "iad", "fra"]));
 }

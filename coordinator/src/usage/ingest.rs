@@ -39,16 +39,17 @@ const MAX_AGE_US: i64 = 7 * 24 * 3_600_000_000;
 /// One report on its way into the store.
 struct Pending {
     node: NodeId,
-    cursor: Cursor,
     at_us: i64,
     samples: Vec<(TenantId, Sample)>,
+    /// As it came.
+    report: wire::Report,
     done: oneshot::Sender<Result<Applied, StoreError>>,
 }
 
 /// What the store made of a report.
 enum Applied {
-    /// Counted; of the samples these tenants' are the active side's.
-    Fresh { active: HashSet<TenantId> },
+    /// Counted, here and in the book.
+    Fresh,
     /// It was applied before.
     Replayed,
 }
@@ -57,7 +58,6 @@ enum Applied {
 #[derive(Clone)]
 pub struct Ingest {
     store: Store,
-    book: Arc<Book>,
     dictionaries: Arc<Mutex<HashMap<NodeId, Arc<Dictionary>>>>,
     writer: mpsc::Sender<Pending>,
     fleet_changed: Signal,
@@ -66,6 +66,7 @@ pub struct Ingest {
 /// The writer's end; run it as a task until the last [`Ingest`] is gone.
 pub struct Writer {
     store: Store,
+    book: Arc<Book>,
     queue: mpsc::Receiver<Pending>,
     /// Whom an alarm was raised about already.
     alarmed: HashSet<(NodeId, TenantId)>,
@@ -75,9 +76,9 @@ impl Ingest {
     /// Both ends. `fleet_changed` is raised when a node becomes usable.
     pub fn new(store: Store, book: Arc<Book>, fleet_changed: Signal) -> (Self, Writer) {
         let (sender, queue) = mpsc::channel(QUEUE);
-        let writer = Writer { store: store.clone(), queue, alarmed: HashSet::new() };
+        let writer = Writer { store: store.clone(), book, queue, alarmed: HashSet::new() };
         let dictionaries = Arc::default();
-        (Self { store, book, dictionaries, writer: sender, fleet_changed }, writer)
+        (Self { store, dictionaries, writer: sender, fleet_changed }, writer)
     }
 
     fn dictionary(&self, node: NodeId) -> Option<Arc<Dictionary>> {
@@ -143,7 +144,6 @@ impl NodeEvents for Ingest {
         let samples = decode(&report.columns, &dictionary).map_err(Refusal::Invalid)?;
         let now_us = Timestamp::now().as_microsecond();
         let at_us = report.collected_at_us.clamp(now_us - MAX_AGE_US, now_us);
-        let interval_us = u64::from(report.interval_ms) * 1000;
         let ack = wire::ReportAck {
             epoch: report.epoch,
             sequence: report.sequence,
@@ -152,21 +152,11 @@ impl NodeEvents for Ingest {
         let samples: Vec<(TenantId, Sample)> =
             dictionary.tenants.iter().copied().zip(samples).collect();
         let (done, outcome) = oneshot::channel();
-        let pending = Pending {
-            node,
-            cursor: Cursor { epoch: report.epoch, sequence: report.sequence },
-            at_us,
-            samples: samples.clone(),
-            done,
-        };
+        let pending = Pending { node, at_us, samples, report, done };
         let gone = || Refusal::Unavailable("the coordinator is shutting down".into());
         self.writer.send(pending).await.map_err(|_| gone())?;
         match outcome.await.map_err(|_| gone())?.map_err(unavailable)? {
-            Applied::Fresh { active } => {
-                let counted: Vec<_> =
-                    samples.into_iter().filter(|(tenant, _)| active.contains(tenant)).collect();
-                self.book.apply(node, &report, &counted, at_us, interval_us);
-            }
+            Applied::Fresh => {}
             Applied::Replayed => tracing::debug!(%node, ?ack, "a report came twice"),
         }
         Ok(ack)
@@ -239,11 +229,15 @@ impl Writer {
     }
 
     /// Writes one batch, each node at most once. When it returns, the cursors,
-    /// the roll-ups, what became active and the alarms are committed.
+    /// the roll-ups, what became active and the alarms are committed, and the
+    /// book knows what is fresh: here, because a session that ends meanwhile
+    /// would not tell it, and the repetition of the report is none.
     async fn write(&mut self, batch: &[Pending]) -> Result<Vec<Applied>, StoreError> {
         let mut client = self.store.client().await?;
         let tx = (**client).transaction().await?;
-        let cursors: Vec<(NodeId, Cursor)> = batch.iter().map(|p| (p.node, p.cursor)).collect();
+        let cursor =
+            |report: &wire::Report| Cursor { epoch: report.epoch, sequence: report.sequence };
+        let cursors: Vec<_> = batch.iter().map(|p| (p.node, cursor(&p.report))).collect();
         let fresh: HashSet<NodeId> = usage::advance(&tx, &cursors).await?.into_iter().collect();
         let ids: Vec<Uuid> = fresh.iter().map(|node| node.0).collect();
         nodes::seen(&tx, &ids).await?;
@@ -252,14 +246,14 @@ impl Writer {
             placed.insert((placement.node_id, placement.tenant_id), placement.state);
         }
         let mut rows = BTreeMap::new();
-        let mut applied = Vec::with_capacity(batch.len());
+        let mut counted = Vec::with_capacity(batch.len());
         let mut raised = Vec::new();
         for pending in batch {
             if !fresh.contains(&pending.node) {
-                applied.push(Applied::Replayed);
+                counted.push(None);
                 continue;
             }
-            let mut active = HashSet::new();
+            let mut active = Vec::new();
             let mut used = Vec::new();
             for (tenant, sample) in &pending.samples {
                 match placed.get(&(pending.node, *tenant)) {
@@ -274,18 +268,29 @@ impl Writer {
                         continue;
                     }
                 }
-                active.insert(*tenant);
+                active.push((*tenant, sample.clone()));
                 let (key, row) = hourly(*tenant, pending.node, sample, pending.at_us);
                 rows.insert(key, row);
             }
             if !used.is_empty() {
                 activate(&tx, pending.node, &used).await?;
             }
-            applied.push(Applied::Fresh { active });
+            counted.push(Some(active));
         }
         usage::add(&tx, &rows.into_iter().collect::<Vec<_>>()).await?;
         tx.commit().await?;
         self.alarmed.extend(raised);
+        let mut applied = Vec::with_capacity(batch.len());
+        for (Pending { node, at_us, report, .. }, counted) in batch.iter().zip(counted) {
+            applied.push(match counted {
+                None => Applied::Replayed,
+                Some(active) => {
+                    let interval_us = u64::from(report.interval_ms) * 1000;
+                    self.book.apply(*node, report, &active, *at_us, interval_us);
+                    Applied::Fresh
+                }
+            });
+        }
         Ok(applied)
     }
 }

@@ -64,6 +64,28 @@ async fn a_replayed_report_changes_nothing() {
     assert_eq!(next.count(POINTS).await, 25);
 }
 
+/// The session ends between the commit and its answer; the repetition of its
+/// report counts nowhere, so that the report itself must have.
+#[tokio::test]
+async fn a_report_whose_session_ends_is_in_todays_figures_all_the_same() {
+    let (world, node, tenant) = fleet().await;
+    {
+        let report = world.ingest.report(node, report(1, &[(tenant, 10, 3)]));
+        tokio::select! {
+            biased;
+            answered = report => panic!("the writer has not run yet: {answered:?}"),
+            () = std::future::ready(()) => {}
+        }
+    }
+    // Written after the report that nobody waits for.
+    let other = world.node("shared-2", NodeKind::Shared).await;
+    world.ingest.report(other, report(1, &[])).await.expect("applies");
+    assert_eq!(world.count(POINTS).await, 10);
+    world.ingest.report(node, report(1, &[(tenant, 10, 3)])).await.expect("acknowledges");
+    assert_eq!(world.count(POINTS).await, 10);
+    assert_eq!(world.book.tenant(tenant, now_us()).expect("known").gps_points_today, 10);
+}
+
 #[tokio::test]
 async fn a_stranger_raises_one_alarm_and_gains_nothing() {
     let (world, node, tenant) = fleet().await;

@@ -59,6 +59,26 @@ async fn rules_are_set_shown_and_audited() {
     assert_eq!(site.world.count(set).await, 2);
 }
 
+/// It bought hobby and was moved to a machine of its own, of starter's shape.
+#[tokio::test]
+async fn advice_starts_from_the_plan_that_a_tenant_is_served_by() {
+    let site = Site::new().await;
+    let (node, tenant) = site.tenant().await;
+    site.world
+        .execute(&format!(
+            "update placements set mode = 'single_tenant';
+             insert into moves (id, tenant_id, kind, source_node_id, reason, requested_by, state,
+                                epoch, durable, ended_at)
+             values (gen_random_uuid(), '{tenant}', 'upgrade', '{node}', 'why', 'who', 'completed',
+                     1, '{{\"new_epoch\": 2, \"wanted\": {{\"plan\": \"starter\"}}}}', now())"
+        ))
+        .await;
+    let many = report(2, &[(tenant, 500, 5000)]);
+    site.world.ingest.report(node, many).await.expect("applies");
+    let usage = site.get(&format!("/api/tenants/{tenant}/usage")).await;
+    assert_eq!(usage["recommendations"][0]["from"], "starter", "{usage}");
+}
+
 #[tokio::test]
 async fn limits_and_accuracy_are_shown() {
     let site = Site::new().await;
