@@ -14,7 +14,7 @@ pub enum Kind {
     /// before any switch.
     Serving,
     /// That, and refuses what began before an activation: a side that may
-    /// become active. `alone` where it serves nobody else.
+    /// become active. `alone` where it serves nobody else and never will.
     Coming { alone: bool },
 }
 
