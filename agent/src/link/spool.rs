@@ -30,6 +30,7 @@ pub mod owner;
 pub mod record;
 pub mod segments;
 pub mod shelf;
+mod trouble;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ use self::kept::{Dictionary, Kept};
 use self::record::{Number, Numbered};
 use self::segments::SyncJob;
 use self::shelf::{Entry, Shelf};
+use self::trouble::Unread;
 use super::report::CollectedReport;
 
 /// How much may lie on the disk unless configured.
@@ -153,13 +155,14 @@ impl Spool {
         oldest.min_by_key(|entry| entry.serial).map(|entry| entry.collected_at_us)
     }
 
-    /// What an operator should know: the disk takes nothing, or reports were
-    /// lost.
+    /// What an operator should know: the disk takes nothing or gives nothing,
+    /// or reports were lost.
     pub fn problem(&self) -> Option<String> {
         let lost = (self.lost > 0)
             .then(|| format!("{} spooled reports were damaged or had no room", self.lost));
-        let parts: Vec<String> =
-            self.shelf.problem().map(str::to_owned).into_iter().chain(lost).collect();
+        let full = self.shelf.problem().map(str::to_owned);
+        let unread = self.shelf.troubles().problem();
+        let parts: Vec<String> = full.into_iter().chain(unread).chain(lost).collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
@@ -232,12 +235,12 @@ impl Spool {
     /// burst of the backlog. Those that lie on the disk are sent after the next
     /// sync.
     fn advance(&mut self, now_ms: u64) {
-        let Session { live_from, window, .. } = self.session;
+        let window = self.session.window;
         let room = window.saturating_sub(self.numbered.len());
-        if live_from == 0 || room == 0 {
+        if self.session.live_from == 0 || room == 0 {
             return;
         }
-        let live = self.waiting.partition_point(|entry| entry.serial < live_from);
+        let live = self.live(now_ms);
         let (first, count) = if live < self.waiting.len() {
             (live, room)
         } else if now_ms >= self.next_burst_ms && !self.waiting.is_empty() {
@@ -248,6 +251,11 @@ impl Spool {
             return;
         };
         let last = self.waiting.len().min(first + count);
+        // What can't be read now gets no number, for what has a higher one
+        // would have to wait for it.
+        let asked = self.waiting.range(first..last);
+        let unread = |entry: &Entry| matches!(self.shelf.get(entry, now_ms), Err(Unread::Later));
+        let last = first + asked.map(unread).take_while(|unread| !unread).count();
         let mut numbered = Vec::new();
         for (sequence, entry) in (self.next_sequence..).zip(self.waiting.range(first..last)) {
             if !entry.in_memory() {
@@ -270,16 +278,30 @@ impl Spool {
         }
     }
 
+    /// Where in the waiting those of now begin. What of them can't be read now
+    /// goes with the backlog, so that others don't have to wait for it.
+    fn live(&mut self, now_ms: u64) -> usize {
+        let mut live = self.waiting.partition_point(|e| e.serial < self.session.live_from);
+        while let Some(entry) = self.waiting.get(live)
+            && matches!(self.shelf.get(entry, now_ms), Err(Unread::Later))
+        {
+            self.session.live_from = entry.serial + 1;
+            live += 1;
+        }
+        live
+    }
+
     /// Whether [`next`](Self::next) has something.
     pub fn ready(&mut self, now_ms: u64) -> bool {
         self.advance(now_ms);
         let Session { sent, window, .. } = self.session;
-        sent < window && self.numbered.get(sent).is_some_and(|entry| entry.sealed)
+        let next = self.numbered.get(sent).filter(|_| sent < window);
+        next.is_some_and(|entry| entry.sealed && !self.shelf.rests(entry, now_ms))
     }
 
     /// Whether more will be ready after a while, without anything happening.
     pub fn waits(&self) -> bool {
-        self.session.live_from > 0 && !self.waiting.is_empty()
+        self.session.live_from > 0 && (!self.waiting.is_empty() || self.shelf.troubles().any())
     }
 
     /// The next report to send, if there is room in the session's window.
@@ -290,10 +312,15 @@ impl Spool {
             }
             let entry = self.numbered.get(self.session.sent)?;
             let number = entry.number?;
-            let Some(kept) = self.shelf.get(entry) else {
-                self.lost += 1;
-                self.numbered.remove(self.session.sent);
-                continue;
+            let kept = match self.shelf.get(entry, now_ms) {
+                Ok(kept) => kept,
+                // Those behind it wait: the coordinator takes numbers in order.
+                Err(Unread::Later) => return None,
+                Err(Unread::Lost(error)) => {
+                    let entry = self.numbered.remove(self.session.sent);
+                    self.count_lost(entry, &error);
+                    continue;
+                }
             };
             let mut report = kept.wire();
             (report.epoch, report.sequence) = (number.epoch, number.sequence);

@@ -7,10 +7,12 @@
 //! where there are few, the two neighbours that cover the shortest time
 //! together are merged.
 
+use std::io;
 use std::sync::Arc;
 
 use super::kept::{Dictionary, Kept};
 use super::shelf::{Entry, Place};
+use super::trouble::Unread;
 use super::{MAX_IN_MEMORY, MAX_REPORTS, Spool};
 use crate::link::merge::merge;
 
@@ -47,7 +49,7 @@ impl Spool {
     }
 
     /// Writes again what is of use in the oldest file, which then goes. Where
-    /// the disk takes nothing, all stays as it is.
+    /// the disk takes nothing or a report can't be read now, the file stays.
     fn carry_over(&mut self, now_ms: u64) {
         let Some(segment) = self.shelf.disk(now_ms).and_then(|disk| disk.oldest()) else { return };
         let full = self.shelf.disk(now_ms).is_some_and(|disk| disk.stuck())
@@ -57,7 +59,12 @@ impl Spool {
             if !entry.is_in(segment) {
                 continue;
             }
-            let Some(kept) = self.shelf.get(entry) else { continue };
+            let kept = match self.shelf.get(entry, now_ms) {
+                Ok(kept) => kept,
+                Err(Unread::Later) => return,
+                // Whoever would send it counts it.
+                Err(Unread::Lost(_)) => continue,
+            };
             let (serial, number) = (entry.serial, entry.number);
             let Some(place) = self.shelf.write(serial, number, &[], &kept, now_ms) else { return };
             self.numbered[at].place = Place::Disk(place);
@@ -68,13 +75,20 @@ impl Spool {
                 at += 1;
                 continue;
             }
-            let Some(kept) = self.shelf.get(entry) else {
-                self.lost += 1;
-                self.waiting.remove(at);
-                continue;
+            let kept = match self.shelf.get(entry, now_ms) {
+                Ok(kept) => kept,
+                Err(Unread::Later) => return,
+                Err(Unread::Lost(error)) => {
+                    let entry = self.waiting.remove(at);
+                    self.count_lost(entry, &error);
+                    continue;
+                }
             };
             let next = self.waiting.get(at + 1).filter(|next| !next.in_memory());
-            let other = next.and_then(|next| self.shelf.get(next));
+            let other = match next.map(|next| self.shelf.get(next, now_ms)) {
+                Some(Err(Unread::Later)) => return,
+                other => other.and_then(Result::ok),
+            };
             let merged = other.and_then(|other| self.merged(&kept, &other));
             if let Some(merged) = merged {
                 let serial = self.waiting[at + 1].serial;
@@ -138,9 +152,9 @@ impl Spool {
         }
         pairs.sort_unstable();
         for (_, _, at) in pairs {
-            let one = self.shelf.get(&self.waiting[at - 1]);
-            let two = self.shelf.get(&self.waiting[at]);
-            let (Some(one), Some(two)) = (one, two) else { continue };
+            let one = self.shelf.get(&self.waiting[at - 1], now_ms);
+            let two = self.shelf.get(&self.waiting[at], now_ms);
+            let (Ok(one), Ok(two)) = (one, two) else { continue };
             let Some(merged) = self.merged(&one, &two) else { continue };
             let serial = self.waiting[at].serial;
             self.waiting[at] = waiting(serial, &merged, Place::Memory(Box::new(merged.clone())));
@@ -149,6 +163,14 @@ impl Spool {
             return true;
         }
         false
+    }
+
+    /// Says that a report, which nobody holds any more, is lost.
+    pub(super) fn count_lost(&mut self, entry: Option<Entry>, error: &io::Error) {
+        let Some(entry) = entry else { return };
+        tracing::error!(%error, collected_at_us = entry.collected_at_us, "a spooled report is lost");
+        self.shelf.forget(&entry);
+        self.lost += 1;
     }
 
     /// Gives up the oldest report in memory; false where there is none.
@@ -170,6 +192,9 @@ impl Spool {
         }
         for entry in self.numbered.iter_mut().chain(&mut self.waiting) {
             let Place::Memory(kept) = &entry.place else { continue };
+            if self.shelf.full() {
+                return;
+            }
             let Some(place) = self.shelf.write(entry.serial, entry.number, &[], kept, now_ms)
             else {
                 return;

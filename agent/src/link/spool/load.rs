@@ -9,7 +9,7 @@ use webhost_proto::ids::NodeId;
 use super::Spool;
 use super::owner;
 use super::record::{Number, Record};
-use super::segments::{Loaded, Location, Segments, Write, plainly};
+use super::segments::{Access, Loaded, Location, Segments, plainly};
 use super::shelf::{Entry, Place, Shelf};
 
 impl Spool {
@@ -30,9 +30,9 @@ impl Spool {
         }
     }
 
-    /// [`open`](Self::open), writing by `write`.
-    pub(super) fn open_with(dir: &Path, bytes: u64, epoch: u64, write: Write) -> Self {
-        match Segments::open(dir, bytes, write) {
+    /// [`open`](Self::open), writing and reading by `access`.
+    pub(super) fn open_with(dir: &Path, bytes: u64, epoch: u64, access: Access) -> Self {
+        match Segments::open(dir, bytes, access) {
             Ok((segments, loaded)) => {
                 let mut spool = Self::on(Shelf::new(Some(segments), None), epoch);
                 spool.take_up(loaded);

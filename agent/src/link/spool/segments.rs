@@ -23,9 +23,23 @@ use crate::durable;
 /// How bytes get into a file at an offset. A seam: tests fill disks with it.
 pub type Write = Arc<dyn Fn(&File, &[u8], u64) -> io::Result<()> + Send + Sync>;
 
+/// How bytes come out of the file at a path, at an offset. A seam: tests have
+/// disks fail with it.
+pub type Read = Arc<dyn Fn(&Path, &mut [u8], u64) -> io::Result<()> + Send + Sync>;
+
+/// Both.
+#[derive(Clone)]
+pub struct Access {
+    pub write: Write,
+    pub read: Read,
+}
+
 /// The usual way.
-pub fn plainly() -> Write {
-    Arc::new(|file, bytes, at| file.write_all_at(bytes, at))
+pub fn plainly() -> Access {
+    Access {
+        write: Arc::new(|file, bytes, at| file.write_all_at(bytes, at)),
+        read: Arc::new(|path, bytes, at| File::open(path)?.read_exact_at(bytes, at)),
+    }
 }
 
 /// Where a report stands.
@@ -47,7 +61,7 @@ pub struct Segments {
     dir: PathBuf,
     bound: u64,
     segment_bytes: u64,
-    write: Write,
+    access: Access,
     /// Oldest first; the last one is written to.
     list: VecDeque<Segment>,
     head: Option<Arc<File>>,
@@ -91,7 +105,7 @@ impl Segments {
     /// # Errors
     /// Of the file system. A damaged file is none: it is read as far as it
     /// goes.
-    pub fn open(dir: &Path, bound: u64, write: Write) -> io::Result<(Self, Loaded)> {
+    pub fn open(dir: &Path, bound: u64, access: Access) -> io::Result<(Self, Loaded)> {
         durable::private_dir(dir)?;
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(dir)? {
@@ -104,7 +118,7 @@ impl Segments {
             dir: dir.to_path_buf(),
             bound,
             segment_bytes: (bound / 64).clamp(16 * 1024, 256 * 1024),
-            write,
+            access,
             list: VecDeque::new(),
             head: None,
             // Never the last one again: its end may be torn.
@@ -197,7 +211,7 @@ impl Segments {
         });
         let dictionary = named.map(|named| frame(&named, &mut bytes));
         let length = frame(record, &mut bytes);
-        if let Err(error) = (self.write)(&head, &bytes, at) {
+        if let Err(error) = (self.access.write)(&head, &bytes, at) {
             // What was written of it is cut off, or else skipped when the
             // file is read: nothing follows it there.
             if let Err(error) = head.set_len(at) {
@@ -243,14 +257,16 @@ impl Segments {
     /// Reads what [`append`](Self::append) wrote.
     ///
     /// # Errors
-    /// Of the file system, and when the record is damaged.
+    /// Of the file system, and `InvalidData` when the record is damaged.
     pub fn read(&self, location: Location) -> io::Result<Record> {
         let mut bytes = vec![0; location.length as usize];
         let head = self.head.as_ref();
         match head.filter(|_| self.list.back().is_some_and(|s| s.number == location.segment)) {
             Some(head) => head.read_exact_at(&mut bytes, location.at.into())?,
-            None => File::open(self.path(location.segment))?
-                .read_exact_at(&mut bytes, location.at.into())?,
+            None => {
+                let path = self.path(location.segment);
+                (self.access.read)(&path, &mut bytes, location.at.into())?;
+            }
         }
         let record = record::parse(&bytes).map(|(record, _)| record);
         record.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a record is damaged"))

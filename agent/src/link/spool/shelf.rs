@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::kept::{Dictionary, Kept};
 use super::record::{Number, Numbered, Record};
 use super::segments::{Location, Segments, SyncJob};
+use super::trouble::{Troubles, Unread};
 
 /// After the disk refused: how long until it is tried again.
 const RETRY_MS: u64 = 30_000;
@@ -61,12 +62,21 @@ pub struct Shelf {
     syncing: bool,
     /// The dictionary that was read last.
     read: Option<Arc<Dictionary>>,
+    troubles: Troubles,
 }
 
 impl Shelf {
     /// Memory only where there is no `disk`; `problem` says why.
     pub fn new(disk: Option<Segments>, problem: Option<String>) -> Self {
-        Self { disk, problem, retry_at_ms: 0, dirty_since_ms: None, syncing: false, read: None }
+        Self {
+            disk,
+            problem,
+            retry_at_ms: 0,
+            dirty_since_ms: None,
+            syncing: false,
+            read: None,
+            troubles: Troubles::default(),
+        }
     }
 
     /// Why the disk takes nothing; none when it does.
@@ -79,6 +89,11 @@ impl Shelf {
         self.disk.as_ref().map_or(0, Segments::bytes)
     }
 
+    /// Whether the files may not grow.
+    pub fn full(&self) -> bool {
+        self.disk.as_ref().is_some_and(Segments::full)
+    }
+
     /// The files, when they take something at `now_ms`.
     pub fn disk(&mut self, now_ms: u64) -> Option<&mut Segments> {
         let rests = self.problem.is_some() && now_ms < self.retry_at_ms;
@@ -87,9 +102,9 @@ impl Shelf {
 
     /// Puts a report away: on the disk, or in memory when that takes nothing.
     pub fn put(&mut self, serial: u64, number: Option<Number>, kept: Kept, now_ms: u64) -> Entry {
-        let full = self.disk.as_ref().is_some_and(Segments::full);
-        if full && self.disk(now_ms).is_some() {
-            // Only while a sync hangs: coarsening keeps far below the bound.
+        if self.full() && self.disk(now_ms).is_some() {
+            // Only while a sync hangs or the oldest file can't be read:
+            // coarsening keeps far below the bound.
             self.failed(&io::Error::other("it is full, and its disk does not answer"), now_ms);
         }
         let place = match self.write(serial, number, &[], &kept, now_ms) {
@@ -156,19 +171,42 @@ impl Shelf {
         self.retry_at_ms = now_ms + RETRY_MS;
     }
 
-    /// Reads a report; none when the disk lost it.
-    pub fn get(&mut self, entry: &Entry) -> Option<Kept> {
+    /// Reads a report.
+    ///
+    /// # Errors
+    /// [`Unread`]: only what is lost may be forgotten.
+    pub fn get(&mut self, entry: &Entry, now_ms: u64) -> Result<Kept, Unread> {
         let location = match &entry.place {
-            Place::Memory(kept) => return Some(kept.as_ref().clone()),
+            Place::Memory(kept) => return Ok(kept.as_ref().clone()),
             Place::Disk(location) => *location,
         };
-        match self.read(location) {
-            Ok(kept) => Some(kept),
-            Err(error) => {
-                tracing::error!(%error, segment = location.segment, "a spooled report is lost");
-                None
-            }
+        if self.troubles.rest(location, now_ms) {
+            return Err(Unread::Later);
         }
+        match self.read(location) {
+            Ok(kept) => {
+                self.troubles.over(location);
+                Ok(kept)
+            }
+            Err(error) => Err(self.troubles.failed(location, error, now_ms)),
+        }
+    }
+
+    /// Whether it is too early to read this one again.
+    pub fn rests(&self, entry: &Entry, now_ms: u64) -> bool {
+        matches!(entry.place, Place::Disk(location) if self.troubles.rest(location, now_ms))
+    }
+
+    /// Nobody asks for this one any more.
+    pub fn forget(&mut self, entry: &Entry) {
+        if let Place::Disk(location) = entry.place {
+            self.troubles.over(location);
+        }
+    }
+
+    /// What could not be read and is asked for again.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     fn read(&mut self, location: Location) -> io::Result<Kept> {
@@ -204,6 +242,7 @@ impl Shelf {
         }
         // Nothing is waiting that a power cut could take.
         self.dirty_since_ms = None;
+        self.troubles = Troubles::default();
     }
 
     /// A sync, when it is time for one: `urgent` when somebody waits for it.

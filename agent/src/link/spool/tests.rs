@@ -10,6 +10,7 @@ use super::*;
 mod disk;
 mod faults;
 mod totals;
+mod unread;
 
 /// A report in which each of `tenants` made so many calls.
 fn report(tenants: &[u128], calls: u64) -> CollectedReport {

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::link::spool::segments::Write;
+use crate::link::spool::segments::{Access, plainly};
 
 /// A disk with so many bytes left; what fits of a record is written, as a full
 /// file system does.
-fn with_room(left: &Arc<AtomicU64>) -> Write {
+fn with_room(left: &Arc<AtomicU64>) -> Access {
     use std::os::unix::fs::FileExt;
     let left = left.clone();
-    Arc::new(move |file, bytes, at| {
+    let write = Arc::new(move |file: &std::fs::File, bytes: &[u8], at: u64| {
         let room = left.load(Ordering::SeqCst);
         let fits = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
         file.write_all_at(&bytes[..fits], at)?;
@@ -20,7 +20,8 @@ fn with_room(left: &Arc<AtomicU64>) -> Write {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         Ok(())
-    })
+    });
+    Access { write, ..plainly() }
 }
 
 fn only_file(dir: &Path) -> PathBuf {

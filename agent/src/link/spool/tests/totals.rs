@@ -2,11 +2,12 @@
 //! what was pushed, and its maxima are those that were pushed.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI32, Ordering};
 
+use super::unread::failing;
 use super::*;
 use crate::link::merge::is_counter;
 use crate::link::merge::tests::any_report;
-use crate::link::spool::segments::plainly;
 
 /// What a coordinator makes of reports: counters by tenant, metric, basis and
 /// bound, gauges by tenant and metric, and the host's CPU time.
@@ -73,8 +74,11 @@ enum Step {
     Arrive,
     /// It arrives, and the session breaks before the acknowledgement comes.
     Break,
-    /// The agent is killed and starts again.
+    /// The agent is killed and starts again. What only memory holds would be
+    /// lost, so it isn't while something lies there.
     Kill,
+    /// No older file can be read from now on, or all can be again.
+    Read(bool),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -84,6 +88,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Arrive),
         1 => Just(Step::Break),
         1 => Just(Step::Kill),
+        1 => any::<bool>().prop_map(Step::Read),
     ]
 }
 
@@ -98,10 +103,10 @@ proptest! {
         bytes in prop_oneof![Just(70_000_u64), Just(200_000)],
     ) {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut epoch = 9;
+        let (mut epoch, errno) = (9, Arc::new(AtomicI32::new(0)));
         // Segments have at least 16 KiB: padding makes reports large.
         let pad = "x".repeat(4_000);
-        let mut spool = Spool::open_with(dir.path(), bytes, epoch, plainly());
+        let mut spool = Spool::open_with(dir.path(), bytes, epoch, failing(&errno));
         let (mut pushed, mut coordinator) = (Usage::default(), Coordinator::default());
         let mut in_flight: VecDeque<wire::Report> = VecDeque::new();
         let mut next = reports.iter().cycle();
@@ -131,16 +136,22 @@ proptest! {
                     in_flight.clear();
                     spool.rewind(3, false);
                 }
+                Step::Kill if spool.spilled => {}
+                Step::Read(works) => {
+                    let fails = rustix::io::Errno::MFILE.raw_os_error();
+                    errno.store(if works { 0 } else { fails }, Ordering::SeqCst);
+                }
                 Step::Kill => {
                     in_flight.clear();
                     drop(spool);
                     epoch += 1;
-                    spool = Spool::open_with(dir.path(), bytes, epoch, plainly());
+                    spool = Spool::open_with(dir.path(), bytes, epoch, failing(&errno));
                     spool.rewind(3, false);
                 }
             }
         }
-        prop_assert_eq!(spool.problem(), None);
+        errno.store(0, Ordering::SeqCst);
+        now_ms += 120_000;
         spool.rewind(3, false);
         while !spool.is_empty() {
             now_ms += 1_000;
@@ -149,5 +160,6 @@ proptest! {
             }
         }
         prop_assert_eq!(coordinator.usage, pushed);
+        prop_assert!(!spool.problem().is_some_and(|problem| problem.contains("damaged")));
     }
 }
