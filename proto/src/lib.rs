@@ -21,3 +21,6 @@ pub const PROTOCOL_VERSION: u32 = 1;
 
 /// The largest message either end accepts on the link, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+
+/// The most countries that a report names for one tenant, "other" besides.
+pub const MAX_COUNTRIES: usize = 12;

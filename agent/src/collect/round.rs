@@ -14,13 +14,15 @@
 
 mod health;
 mod host;
+mod living;
+mod minute;
 mod reported;
 mod work;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -42,11 +44,8 @@ use super::source::Published;
 use crate::config::SplitBy;
 use crate::link::report::CollectedReport;
 use health::{MAX_SLUG_BYTES, healths, shortened};
+use minute::Minutes;
 use reported::Reported;
-
-/// How long an application's tenant without a row is reported after its last
-/// activity.
-const LINGER: Duration = Duration::from_secs(600);
 
 /// What the sources have published.
 pub struct Sources<'a> {
@@ -138,6 +137,8 @@ pub struct Assembler {
     host: HostReading,
     server: ServerReading,
     reported: BTreeMap<TenantId, Reported>,
+    minutes: Minutes,
+    checks_round: u64,
     attributor: Attributor,
     app_round: u64,
     last: Option<Instant>,
@@ -155,6 +156,8 @@ impl Assembler {
             host: HostReading::default(),
             server: ServerReading::default(),
             reported: BTreeMap::new(),
+            minutes: Minutes::default(),
+            checks_round: 0,
             attributor: Attributor::default(),
             app_round: 0,
             last: None,
@@ -264,17 +267,29 @@ impl Assembler {
             sources: healths(sources),
             mounts: sources.host.value.as_ref().map_or_else(Vec::new, |host| host.mounts.clone()),
             database: self.database(sources),
+            minutes: Vec::new(),
+            checks: None,
         };
         report.columns = columns::columns(&tenants, app_bounds, all_here);
+        let access = sources.access.fresh(now, limit);
+        let read = sources.access.value.as_ref().map(|read| (read, access.is_some()));
+        if !self.has_postgres || postgres.is_some() {
+            report.minutes = self.minutes.tell(&tenants, app_bounds, read, now);
+        }
+        let checks = sources.checks.fresh(now, limit + checks::LIMIT);
+        if let Some(made) = checks.filter(|made| made.round != self.checks_round) {
+            self.checks_round = made.round;
+            report.checks = Some(health::checks(made));
+        }
         Round {
             report,
             tenants,
             bounds: app_bounds.to_vec(),
             shared: attributed.processes,
             storage_measured: all_here,
-            access: sources.access.fresh(now, limit).cloned(),
+            access: access.cloned(),
             redis: redis.cloned(),
-            checks: sources.checks.fresh(now, limit + checks::LIMIT).cloned(),
+            checks: checks.cloned(),
             server: fresh.and_then(|reading| reading.server.clone()),
         }
     }
@@ -351,50 +366,5 @@ impl Assembler {
             }
         }
         increases
-    }
-
-    fn living(
-        &self,
-        sources: &Sources<'_>,
-        now: Instant,
-        fallen: impl Iterator<Item = TenantId>,
-    ) -> BTreeSet<TenantId> {
-        let mut living = BTreeSet::new();
-        let postgres = sources.postgres.value.as_ref();
-        if self.has_postgres && postgres.is_none() {
-            return living;
-        }
-        if let Some(postgres) = postgres {
-            living.extend(postgres.tenants.keys());
-        }
-        if let Some(containers) = &sources.containers.value {
-            living.extend(
-                containers.tenants.iter().filter(|(_, own)| own.running > 0).map(|(id, _)| *id),
-            );
-            // One that was killed and is not back yet: that it was is told.
-            living.extend(fallen);
-        }
-        let slices = sources.slices.value.iter().flatten();
-        living.extend(slices.filter(|(_, own)| own.running > 0).map(|(id, _)| *id));
-        if let Some(access) = &sources.access.value
-            && !self.has_postgres
-        {
-            living.extend(access.tenants.keys());
-        }
-        living.extend(self.machine);
-        if let Some(app) = &sources.app.value {
-            living.extend(app.tenants.keys().filter(|id| {
-                !self.has_postgres
-                    || self
-                        .reported
-                        .get(id)
-                        .and_then(|reported| reported.active)
-                        .is_some_and(|at| now.saturating_duration_since(at) < LINGER)
-            }));
-        }
-        if let Some(postgres) = postgres {
-            living.retain(|id| !postgres.elsewhere.contains(id));
-        }
-        living
     }
 }

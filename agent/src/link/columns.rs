@@ -1,5 +1,7 @@
 //! Collected columns as the wire carries them, and back. Pure.
 
+use std::collections::HashMap;
+
 use webhost_proto::short;
 use webhost_proto::wire::{self, Basis, Metric};
 
@@ -31,9 +33,25 @@ pub fn to_wire(report: &CollectedReport) -> (wire::Report, Vec<Metric>) {
         sources: report.sources.clone(),
         mounts: report.mounts.clone(),
         database: report.database.clone(),
+        minutes: minutes(report),
+        checks: report.checks.clone(),
         ..wire::Report::default()
     };
     (wire, unfit)
+}
+
+/// The minutes with their tenants' positions; those of others go nowhere.
+fn minutes(report: &CollectedReport) -> Vec<wire::TenantMinute> {
+    if report.minutes.is_empty() {
+        return Vec::new();
+    }
+    let at: HashMap<_, u32> = report.tenants.iter().map(|(id, _)| *id).zip(0..).collect();
+    let minutes = report.minutes.iter();
+    minutes.filter_map(|(id, told)| Some(at_position(told, *at.get(id)?))).collect()
+}
+
+fn at_position(told: &wire::TenantMinute, tenant: u32) -> wire::TenantMinute {
+    wire::TenantMinute { tenant, ..told.clone() }
 }
 
 fn column(column: &CollectedColumn) -> wire::Column {
@@ -82,7 +100,13 @@ pub fn from_wire(
             }
         })
         .collect();
+    let minutes = report.minutes.iter().filter_map(|told| {
+        let (id, _) = tenants.get(told.tenant as usize)?;
+        Some((*id, at_position(told, 0)))
+    });
     CollectedReport {
+        minutes: minutes.collect(),
+        checks: report.checks,
         collected_at_us: report.collected_at_us,
         interval_ms: report.interval_ms,
         tenants,

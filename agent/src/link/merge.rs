@@ -2,10 +2,12 @@
 //! counters are added, and of the gauges the larger ones stand, because what is
 //! kept of an hour that is over is its maximum. Pure.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use webhost_proto::MAX_COUNTRIES;
 use webhost_proto::ids::TenantId;
-use webhost_proto::wire::{DatabaseSample, HostSample, Metric};
+use webhost_proto::wire::{CountryRequests, DatabaseSample, HostSample, Metric, TenantMinute};
 
 use super::report::{CollectedColumn, CollectedReport};
 
@@ -104,7 +106,46 @@ pub fn merge(earlier: &CollectedReport, later: &CollectedReport) -> CollectedRep
         sources: later.sources.clone(),
         mounts: later.mounts.clone(),
         database: database(earlier.database.as_ref(), later.database.as_ref()),
+        minutes: minutes(&earlier.minutes, &later.minutes),
+        checks: later.checks.as_ref().or(earlier.checks.as_ref()).cloned(),
     }
+}
+
+/// Requests by country add up; of the rest the later one's stands.
+fn minutes(
+    earlier: &[(TenantId, TenantMinute)],
+    later: &[(TenantId, TenantMinute)],
+) -> Vec<(TenantId, TenantMinute)> {
+    let mut merged: BTreeMap<TenantId, TenantMinute> = earlier.iter().cloned().collect();
+    for (tenant, told) in later {
+        let before = merged.remove(tenant).unwrap_or_default();
+        let mut countries: BTreeMap<String, u64> = BTreeMap::new();
+        for counted in before.countries.iter().chain(&told.countries) {
+            let sum = countries.entry(counted.country.clone()).or_default();
+            *sum = sum.saturating_add(counted.requests);
+        }
+        let minute = TenantMinute {
+            tenant: 0,
+            countries: most(countries),
+            response: told.response.or(before.response),
+            cache: told.cache.or(before.cache),
+        };
+        merged.insert(*tenant, minute);
+    }
+    merged.into_iter().collect()
+}
+
+/// The countries with most requests, as many as the coordinator takes; the
+/// rest as "other", so that the sum stays.
+pub fn most(countries: BTreeMap<String, u64>) -> Vec<CountryRequests> {
+    const OTHER: &str = "other";
+    let (rest, mut named): (Vec<_>, Vec<_>) =
+        countries.into_iter().partition(|(country, _)| country == OTHER);
+    named.sort_by_key(|(_, requests)| Reverse(*requests));
+    let beyond = named.split_off(named.len().min(MAX_COUNTRIES));
+    let rest: u64 = rest.iter().chain(&beyond).map(|(_, requests)| requests).sum();
+    named.extend((rest > 0).then(|| (OTHER.to_owned(), rest)));
+    named.into_iter().map(|(country, requests)| CountryRequests { country, requests }).collect()
 }
 
 /// The later one's gauges, both ones' counts.

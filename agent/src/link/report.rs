@@ -27,6 +27,11 @@ pub struct CollectedReport {
     pub mounts: Vec<wire::Mount>,
     /// The tenants' database server, when it was read within this interval.
     pub database: Option<wire::DatabaseSample>,
+    /// What is told once a minute, of tenants above; each once. Their
+    /// positions are the link's to say.
+    pub minutes: Vec<(TenantId, wire::TenantMinute)>,
+    /// The health checks, when they were made within this interval.
+    pub checks: Option<wire::HealthChecks>,
 }
 
 /// One metric of all tenants.

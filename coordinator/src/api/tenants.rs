@@ -122,7 +122,9 @@ pub async fn usage_of(state: &ApiState, tenant: &Tenant) -> Result<Option<UsageM
     let season = season::read(&**state.store.client().await?, tenant.id, now).await?;
     let node = state.book.node(usage.node, now_us);
     let stated = stated.geographic_distribution;
-    Ok(Some(metrics::usage_metrics(&usage, node.as_ref(), stated, season)))
+    let mut shown = metrics::usage_metrics(&usage, node.as_ref(), stated, season);
+    state.book.show_minute(tenant.id, &mut shown, now_us);
+    Ok(Some(shown))
 }
 
 /// Usage of one tenant, and the plan that would suit it.

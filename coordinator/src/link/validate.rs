@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 
-use webhost_proto::PROTOCOL_VERSION;
 use webhost_proto::ids::TenantId;
 use webhost_proto::wire::{self, Basis, Metric, SourceState};
+use webhost_proto::{MAX_COUNTRIES, PROTOCOL_VERSION};
 
 /// Histogram buckets included.
 pub const MAX_COLUMNS: usize = webhost_proto::short::MAX_COLUMNS;
@@ -13,6 +13,8 @@ pub const MAX_COLUMNS: usize = webhost_proto::short::MAX_COLUMNS;
 pub const MAX_SOURCES: usize = 16;
 /// File systems of a node.
 pub const MAX_MOUNTS: usize = webhost_proto::short::MAX_MOUNTS;
+/// Health checks of a node.
+pub const MAX_CHECKS: usize = 32;
 /// Receivers of a node's write-ahead log.
 pub const MAX_STANDBYS: usize = 32;
 /// Bytes of a path or a name.
@@ -75,6 +77,8 @@ pub fn validate_report(
     columns(report, held.tenants)?;
     mounts(&report.mounts)?;
     report.database.as_ref().map_or(Ok(()), database)?;
+    minutes(&report.minutes, held.tenants)?;
+    report.checks.as_ref().map_or(Ok(()), checks)?;
     Ok(Verdict::Apply(held))
 }
 
@@ -229,6 +233,45 @@ fn database(database: &wire::DatabaseSample) -> Result<(), String> {
         word("the name of a standby", &standby.name)?;
         word("the state of a standby", &standby.state)?;
         bounded("a standby", [standby.lag_bytes, standby.lag_us.unwrap_or(0)])?;
+    }
+    Ok(())
+}
+
+fn minutes(minutes: &[wire::TenantMinute], tenants: usize) -> Result<(), String> {
+    let mut seen = vec![false; tenants];
+    for told in minutes {
+        let seen = seen.get_mut(told.tenant as usize);
+        let seen = seen.ok_or_else(|| {
+            format!("a minute of tenant {}, but the dictionary names {tenants}", told.tenant)
+        })?;
+        if std::mem::replace(seen, true) {
+            return Err(format!("two minutes of tenant {}", told.tenant));
+        }
+        // "other" comes besides.
+        if told.countries.len() > MAX_COUNTRIES + 1 {
+            let found = told.countries.len();
+            return Err(format!("{found} countries, at most {} may be", MAX_COUNTRIES + 1));
+        }
+        for counted in &told.countries {
+            word("a country", &counted.country)?;
+            bounded("a country", [counted.requests])?;
+        }
+        let response = told.response.unwrap_or_default();
+        let cache = told.cache.unwrap_or_default();
+        let numbers = [response.p50_us, response.p95_us, response.p99_us, cache.keys, cache.error];
+        bounded("a minute", numbers)?;
+    }
+    Ok(())
+}
+
+fn checks(checks: &wire::HealthChecks) -> Result<(), String> {
+    if checks.checks.len() > MAX_CHECKS {
+        return Err(format!("{} checks, at most {MAX_CHECKS} may be", checks.checks.len()));
+    }
+    for check in &checks.checks {
+        word("the name of a check", &check.name)?;
+        word("the message of a check", &check.message)?;
+        bounded("a check", [check.took_us])?;
     }
     Ok(())
 }

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use webhost_proto::ids::{NodeId, TenantId};
 use webhost_proto::wire;
 
+use super::metrics::UsageMetrics;
+use super::minute::Minute;
 use super::node::{NodeUsage, TrackedNode};
 use super::profile::ROWS;
 use super::rollup::Classes;
@@ -32,6 +34,8 @@ struct Pages {
     /// Boxed: a table of this size has as much room again that is empty.
     tenants: HashMap<TenantId, Box<Tracked>>,
     nodes: HashMap<NodeId, TrackedNode>,
+    /// Only of those whose agent tells something by the minute.
+    minutes: HashMap<TenantId, Minute>,
     /// Hours that are over and not yet written, oldest first. A crash loses
     /// them; their sums are written already.
     over: VecDeque<(TenantId, ClosedHour)>,
@@ -117,6 +121,26 @@ impl Book {
             over.extend(ended.map(|hour| (*tenant, hour)));
         }
         pages.keep(over);
+    }
+
+    /// Takes in what a report that is applied tells by the minute, of the
+    /// tenants whose active side its node is.
+    pub fn apply_minutes<'a>(
+        &self,
+        told: impl IntoIterator<Item = (TenantId, &'a wire::TenantMinute)>,
+        at_us: i64,
+    ) {
+        let mut pages = self.write();
+        for (tenant, told) in told {
+            pages.minutes.entry(tenant).or_default().apply(told, at_us);
+        }
+    }
+
+    /// Adds what is told of a tenant by the minute to its `usage` at `now_us`.
+    pub fn show_minute(&self, tenant: TenantId, usage: &mut UsageMetrics, now_us: i64) {
+        if let Some(minute) = self.read().minutes.get(&tenant) {
+            minute.show(usage, now_us);
+        }
     }
 
     /// Ends every hour (counted from the Unix epoch) before `hour`, and answers
@@ -213,6 +237,8 @@ impl Book {
     /// Forgets tenants that nobody reported since `before_us`, so that the
     /// book doesn't grow with those that are gone.
     pub fn forget(&self, before_us: i64) {
-        self.write().tenants.retain(|_, tracked| tracked.at_us() >= before_us);
+        let pages = &mut *self.write();
+        pages.tenants.retain(|_, tracked| tracked.at_us() >= before_us);
+        pages.minutes.retain(|tenant, _| pages.tenants.contains_key(tenant));
     }
 }

@@ -281,18 +281,35 @@ impl Writer {
         tx.commit().await?;
         self.alarmed.extend(raised);
         let mut applied = Vec::with_capacity(batch.len());
-        for (Pending { node, at_us, report, .. }, counted) in batch.iter().zip(counted) {
+        for (Pending { node, at_us, samples, report, .. }, counted) in batch.iter().zip(counted) {
             applied.push(match counted {
                 None => Applied::Replayed,
                 Some(active) => {
                     let interval_us = u64::from(report.interval_ms) * 1000;
                     self.book.apply(*node, report, &active, *at_us, interval_us);
+                    if !report.minutes.is_empty() {
+                        self.book.apply_minutes(minutes(report, samples, &active), *at_us);
+                    }
                     Applied::Fresh
                 }
             });
         }
         Ok(applied)
     }
+}
+
+/// What a report tells by the minute of the tenants that are `active` on its
+/// node; `samples` stand in the dictionary's order.
+fn minutes<'a>(
+    report: &'a wire::Report,
+    samples: &'a [(TenantId, Sample)],
+    active: &[(TenantId, Sample)],
+) -> impl Iterator<Item = (TenantId, &'a wire::TenantMinute)> {
+    let active: HashSet<TenantId> = active.iter().map(|(tenant, _)| *tenant).collect();
+    report.minutes.iter().filter_map(move |told| {
+        let (tenant, _) = samples.get(told.tenant as usize)?;
+        active.contains(tenant).then_some((*tenant, told))
+    })
 }
 
 fn answer(round: Vec<Pending>, applied: Vec<Applied>) {

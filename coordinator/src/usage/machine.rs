@@ -50,6 +50,39 @@ pub struct NodeStandby {
     pub lag_us: Option<u64>,
 }
 
+/// Whether what the customer uses on the node is alive: each check, and
+/// "healthy", "degraded" (one that is not vital is down, or one just failed) or
+/// "down" for all.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct NodeHealth {
+    pub overall: &'static str,
+    /// When the checks were made, microseconds since the Unix epoch.
+    pub at_us: i64,
+    pub checks: Vec<NodeCheck>,
+}
+
+/// One check: "degraded" after a failure, "down" after three in a row.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct NodeCheck {
+    pub name: String,
+    pub state: &'static str,
+    /// Microseconds until its answer, or its failure.
+    pub took_us: u64,
+    /// In a row.
+    pub failures: u32,
+    /// Why it failed; empty when it did not.
+    pub message: String,
+}
+
+fn health_word(state: i32) -> &'static str {
+    match wire::HealthState::try_from(state) {
+        Ok(wire::HealthState::Healthy) => "healthy",
+        Ok(wire::HealthState::Degraded) => "degraded",
+        Ok(wire::HealthState::Down) => "down",
+        _ => "unknown",
+    }
+}
+
 /// The newest of each.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Machine {
@@ -57,11 +90,12 @@ pub(super) struct Machine {
     clock: Option<wire::Clock>,
     mounts: Vec<wire::Mount>,
     database: Option<wire::DatabaseSample>,
+    health: Option<(i64, wire::HealthChecks)>,
 }
 
 impl Machine {
-    /// Takes in one report; gauges only of the `newest`.
-    pub(super) fn apply(&mut self, report: &wire::Report, newest: bool) {
+    /// Takes in one report that ended at `at_us`; gauges only of the `newest`.
+    pub(super) fn apply(&mut self, report: &wire::Report, at_us: i64, newest: bool) {
         let before = self.database.clone().unwrap_or_default();
         if let Some(told) = &report.database {
             let kept = if newest { told } else { &before };
@@ -78,6 +112,9 @@ impl Machine {
             return;
         }
         self.mounts.clone_from(&report.mounts);
+        if let Some(told) = &report.checks {
+            self.health = Some((at_us, told.clone()));
+        }
         if let Some(host) = &report.host {
             self.pressure = host.pressure;
             // Told once a session.
@@ -107,6 +144,19 @@ impl Machine {
             free_mib: told.free_mib,
         };
         self.mounts.iter().map(mount).collect()
+    }
+
+    pub(super) fn health(&self) -> Option<NodeHealth> {
+        let (at_us, told) = self.health.as_ref()?;
+        let check = |told: &wire::HealthCheck| NodeCheck {
+            name: told.name.clone(),
+            state: health_word(told.state),
+            took_us: told.took_us,
+            failures: told.failures,
+            message: told.message.clone(),
+        };
+        let checks = told.checks.iter().map(check).collect();
+        Some(NodeHealth { overall: health_word(told.overall), at_us: *at_us, checks })
     }
 
     pub(super) fn database(&self) -> Option<NodeDatabase> {
@@ -148,13 +198,25 @@ mod tests {
             }),
             ..Default::default()
         };
+        let checks = |overall: wire::HealthState| {
+            let check = wire::HealthCheck { name: "app".into(), ..Default::default() };
+            Some(wire::HealthChecks { overall: overall.into(), checks: vec![check] })
+        };
+        let told = |overall| wire::Report { checks: checks(overall), ..Default::default() };
         let clock = Some(wire::Clock { offset_us: -5, error_us: 2 });
         let mut machine = Machine::default();
-        machine.apply(&report(10, 1, 1, clock), true);
-        machine.apply(&report(20, 2, 0, None), true);
+        machine.apply(&report(10, 1, 1, clock), 10, true);
+        machine.apply(&report(20, 2, 0, None), 20, true);
         // Of an hour that is over, out of the spool.
-        machine.apply(&report(30, 3, 5, None), false);
-        machine.apply(&wire::Report::default(), false);
+        machine.apply(&report(30, 3, 5, None), 15, false);
+        machine.apply(&wire::Report::default(), 16, false);
+        machine.apply(&told(wire::HealthState::Down), 30, true);
+        machine.apply(&told(wire::HealthState::Healthy), 17, false);
+        // The next report has no checks: they are made less often.
+        machine.apply(&report(0, 2, 0, None), 40, true);
+        let health = machine.health().expect("told");
+        assert_eq!((health.overall, health.at_us), ("down", 30));
+        assert_eq!((health.checks[0].name.as_str(), health.checks[0].state), ("app", "unknown"));
         let database = machine.database().expect("told");
         assert_eq!((database.blocks_hit, database.waiting_locks), (60, 2));
         assert_eq!(database.archive_failures, 6);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use webhost_proto::units::{Bytes, MilliCpu};
 
+use super::minute::{CacheKeys, ResponseTimes};
 use super::node::NodeUsage;
 use super::profile::Buckets;
 use super::sample::Metric;
@@ -31,14 +32,24 @@ pub struct UsageMetrics {
     pub average_response_time_ms: Option<f64>,
     /// Share of the requests in the short window that failed, 0 to 1.
     pub error_rate: Option<f64>,
-    /// As the customer stated it; requests are not located.
+    /// Where a node's access log has countries ("measured"): those with at least
+    /// a hundredth of today's requests, most first; else as the customer stated
+    /// it ("stated").
     pub geographic_distribution: Option<Vec<String>>,
+    /// Of the UTC day, since this coordinator started; null where no access log
+    /// has countries.
+    pub requests_by_country: Option<BTreeMap<String, u64>>,
+    /// Null without requests, or where nobody counts them by duration.
+    pub response_times: Option<ResponseTimes>,
+    /// Null where no Redis is looked at.
+    pub cache_keys: Option<CacheKeys>,
     /// GPS points of the last 30 days against the 30 before: 0.1 is 10 % more.
     pub growth_rate: Option<f64>,
     pub resource_utilization: ResourceUtilization,
     pub patterns: Patterns,
     /// Per metric: "measured" (read directly), "attributed" (a shared
-    /// process, split by a share of work) or "stated".
+    /// process, split by a share of work), "estimated" (from a part, drawn at
+    /// random) or "stated".
     pub basis: BTreeMap<&'static str, &'static str>,
     /// The node that reported it.
     #[schema(value_type = String)]
@@ -109,6 +120,7 @@ fn share(part: Option<u64>, whole: u64) -> Option<f64> {
 
 /// Builds the API's view. `node` is the load of the machine where the tenant
 /// lives; `stated` the regions of its profile; `season` what its history shows.
+/// [`super::Book::show_minute`] adds what is told by the minute.
 pub fn usage_metrics(
     usage: &TenantUsage,
     node: Option<&NodeUsage>,
@@ -150,6 +162,9 @@ pub fn usage_metrics(
         average_response_time_ms: share(usage.mean_response_us, 1000),
         error_rate: share(usage.error_rate_bp.map(u64::from), 10_000),
         geographic_distribution: stated,
+        requests_by_country: None,
+        response_times: None,
+        cache_keys: None,
         #[allow(clippy::cast_precision_loss, reason = "a share for a reader")]
         growth_rate: usage.growth_bp.map(|bp| bp as f64 / 10_000.0),
         resource_utilization: ResourceUtilization {

@@ -35,6 +35,7 @@ mod hours;
 pub mod ingest;
 pub mod machine;
 pub mod metrics;
+pub mod minute;
 pub mod node;
 pub mod profile;
 pub mod record;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use webhost_proto::ids::NodeId;
 use webhost_proto::wire;
 
-use super::machine::{Machine, NodeDatabase, NodeMount, NodePressure};
+use super::machine::{Machine, NodeDatabase, NodeHealth, NodeMount, NodePressure};
 
 const SLOTS: usize = 10;
 
@@ -45,7 +45,7 @@ impl TrackedNode {
     /// Takes in one report that ended at `at_us`.
     pub fn apply(&mut self, report: &wire::Report, at_us: i64, interval_us: u64) {
         self.reports += 1;
-        self.machine.apply(report, at_us >= self.at_us);
+        self.machine.apply(report, at_us, at_us >= self.at_us);
         if let Some(host) = &report.host {
             let index = at_us / self.slot_us;
             let slot =
@@ -103,6 +103,7 @@ impl TrackedNode {
             clock_error_us: self.machine.clock().map(|(_, error)| error),
             mounts: self.machine.mounts(),
             database: self.machine.database(),
+            health: self.machine.health(),
             sources: self
                 .sources
                 .iter()
@@ -152,6 +153,8 @@ pub struct NodeUsage {
     pub mounts: Vec<NodeMount>,
     /// Its tenants' database server; null before it was read.
     pub database: Option<NodeDatabase>,
+    /// Of the checks that its agent is told to make; null where there are none.
+    pub health: Option<NodeHealth>,
     pub sources: Vec<Source>,
 }
 

@@ -1,5 +1,6 @@
 use jiff::Timestamp;
 use webhost_proto::ids::{NodeId, TenantId};
+use webhost_proto::wire;
 
 use super::{metrics, rollup};
 use crate::decide::plans::NodeKind;
@@ -251,4 +252,44 @@ fn a_new_tenant_is_charged_as_its_like_and_less_of_that_every_day() {
         assert_eq!(need.memory, memory, "day {days}");
         assert_eq!(need.hourly[CONNECTIONS], [400; 24], "more than its like: its own at once");
     }
+}
+
+#[tokio::test]
+async fn what_is_told_by_the_minute_counts_for_who_lives_on_the_node() {
+    let (world, node, tenant) = fleet().await;
+    let stranger = TenantId(uuid::Uuid::new_v4());
+    let told = |tenant: u32, requests: u64| wire::TenantMinute {
+        tenant,
+        countries: vec![wire::CountryRequests { country: "DE".into(), requests }],
+        response: Some(wire::ResponseTimes { p50_us: 10, p95_us: 20, p99_us: 30 }),
+        cache: Some(wire::CacheKeys { keys: 7, error: 2 }),
+    };
+    let check = wire::HealthCheck { name: "app".into(), state: 3, ..Default::default() };
+    for (sequence, requests) in [(1, 40), (1, 40), (2, 2)] {
+        let report = wire::Report {
+            minutes: vec![told(1, 1_000), told(0, requests)],
+            checks: Some(wire::HealthChecks { overall: 3, checks: vec![check.clone()] }),
+            ..report(sequence, &[(tenant, 1, 1), (stranger, 1, 1)])
+        };
+        world.ingest.report(node, report).await.expect("acknowledges");
+    }
+    let shown = |of: TenantId, stated: Option<Vec<String>>| {
+        let usage = world.book.tenant(tenant, now_us()).expect("is known");
+        let mut shown = metrics::usage_metrics(&usage, None, stated, None);
+        world.book.show_minute(of, &mut shown, now_us());
+        shown
+    };
+    let stated = Some(vec!["EU".to_owned()]);
+    let own = shown(tenant, stated.clone());
+    assert_eq!(own.geographic_distribution, Some(vec!["DE".to_owned()]));
+    assert_eq!(own.basis.get("geographic_distribution"), Some(&"measured"));
+    let requests = own.requests_by_country.expect("counted");
+    assert_eq!(requests.get("DE"), Some(&42), "each report once");
+    assert_eq!(own.response_times.map(|times| times.p95_us), Some(20));
+    assert_eq!(own.cache_keys.map(|cache| (cache.keys, cache.error)), Some((7, 2)));
+    let other = shown(stranger, stated.clone());
+    assert_eq!(other.geographic_distribution, stated, "of a stranger nothing is kept");
+    assert_eq!(other.basis.get("geographic_distribution"), Some(&"stated"));
+    let health = world.book.node(node, now_us()).and_then(|usage| usage.health).expect("told");
+    assert_eq!((health.overall, health.checks[0].name.as_str()), ("down", "app"));
 }

@@ -154,14 +154,16 @@ impl Tenant {
         if !entry.client.is_empty() {
             self.clients[0].add(&entry.client);
         }
-        if !entry.country.is_empty() {
+        // nginx writes a dash for what it doesn't know.
+        if !matches!(entry.country.as_ref(), "" | "-") {
             let country = entry.country.as_ref();
             match totals.countries.get_mut(country) {
                 Some(count) => *count += 1,
                 None => {
                     // What stands in a country's place may be anything.
-                    let full = totals.countries.len() >= MAX_COUNTRIES || country.len() > 64;
-                    let name = if full { "other" } else { country };
+                    let strange = country.len() > 64 || country.chars().any(char::is_control);
+                    let full = totals.countries.len() >= MAX_COUNTRIES;
+                    let name = if full || strange { "other" } else { country };
                     *totals.countries.entry(name.to_owned()).or_default() += 1;
                 }
             }

@@ -55,6 +55,8 @@ pub struct Checked {
 /// One reading: the checks in the configuration's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChecksReading {
+    /// Which round of checks this is, from 1 on.
+    pub round: u64,
     pub overall: State,
     pub checks: Vec<Checked>,
 }
@@ -104,7 +106,8 @@ impl ChecksSource {
             state => state,
         };
         let overall = self.entries.iter().zip(&checks).map(worst).max();
-        ChecksReading { overall: overall.unwrap_or(State::Healthy), checks }
+        let round = self.last.as_ref().map_or(0, |(_, last)| last.round) + 1;
+        ChecksReading { round, overall: overall.unwrap_or(State::Healthy), checks }
     }
 }
 

@@ -4,6 +4,7 @@
 use webhost_proto::wire;
 
 use super::Sources;
+use crate::collect::checks::{Checked, ChecksReading, State};
 use crate::collect::source::Health;
 
 /// What the coordinator takes of a source's words.
@@ -18,6 +19,29 @@ pub(super) fn shortened(text: &str, bytes: usize) -> String {
         end -= 1;
     }
     text.get(..end).unwrap_or("").to_owned()
+}
+
+/// What the coordinator takes of checks, and of a name or a reason of theirs.
+const MAX_CHECKS: usize = 32;
+const MAX_WORD_BYTES: usize = 255;
+
+/// The checks as a message carries them.
+pub(super) fn checks(reading: &ChecksReading) -> wire::HealthChecks {
+    let state = |state: State| match state {
+        State::Healthy => wire::HealthState::Healthy.into(),
+        State::Degraded => wire::HealthState::Degraded.into(),
+        State::Down => wire::HealthState::Down.into(),
+    };
+    let word = |text: &str| shortened(&text.replace(char::is_control, " "), MAX_WORD_BYTES);
+    let check = |checked: &Checked| wire::HealthCheck {
+        name: word(&checked.name),
+        state: state(checked.state),
+        took_us: checked.took_us,
+        failures: checked.failures,
+        message: word(&checked.message),
+    };
+    let checks = reading.checks.iter().take(MAX_CHECKS).map(check).collect();
+    wire::HealthChecks { overall: state(reading.overall), checks }
 }
 
 /// Every source's health, in a stable order.

@@ -1,12 +1,15 @@
 use uuid::Uuid;
 use webhost_proto::wire::{self, Basis, Metric};
 
+use super::living::LINGER;
 use super::*;
 use crate::collect::access_log::AccessTenant;
 use crate::collect::container::ContainerTenant;
 use crate::collect::postgres::{Connections, DbTenant};
 use crate::collect::proc::Use;
 use crate::collect::source::Health;
+
+mod told;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use uuid::Uuid;
-use webhost_proto::wire::{Basis, Mount};
+use webhost_proto::wire::{Basis, HealthChecks, Mount, ResponseTimes};
 
 use super::*;
 
@@ -44,6 +44,35 @@ fn gauges(reports: &[&CollectedReport]) -> BTreeMap<(TenantId, i32), u64> {
 }
 
 /// Any report of up to five of eight tenants.
+/// What is told by the minute of tenant `id`.
+fn minute(id: u128, requests: u64) -> (TenantId, TenantMinute) {
+    let countries = [("DE".to_owned(), requests), (format!("C{}", requests % 20), 1)];
+    let response = Some(ResponseTimes { p50_us: id as u64, ..ResponseTimes::default() });
+    let countries = most(countries.into());
+    (TenantId(Uuid::from_u128(id)), TenantMinute { countries, response, ..TenantMinute::default() })
+}
+
+fn located(reports: &[&CollectedReport]) -> BTreeMap<TenantId, u64> {
+    let mut sums = BTreeMap::new();
+    for (tenant, told) in reports.iter().flat_map(|report| &report.minutes) {
+        assert!(told.countries.len() <= MAX_COUNTRIES + 1);
+        let requests = told.countries.iter().map(|counted| counted.requests);
+        *sums.entry(*tenant).or_default() += requests.sum::<u64>();
+    }
+    sums
+}
+
+#[test]
+fn only_the_countries_with_most_requests_keep_their_names() {
+    let many = (1..=20).map(|at| (format!("C{at:02}"), at)).chain([("other".to_owned(), 5)]);
+    let kept = most(many.collect());
+    assert_eq!((kept[0].country.as_str(), kept[0].requests), ("C20", 20));
+    assert_eq!(kept.len(), MAX_COUNTRIES + 1);
+    let last = kept.last().expect("some");
+    assert_eq!((last.country.as_str(), last.requests), ("other", 5 + (1..=8).sum::<u64>()));
+    assert!(most(BTreeMap::new()).is_empty());
+}
+
 pub(crate) fn any_report() -> impl Strategy<Value = CollectedReport> {
     let tenants = proptest::sample::subsequence((0..8_u128).collect::<Vec<_>>(), 0..=5);
     let metrics = proptest::sample::subsequence(
@@ -89,6 +118,12 @@ pub(crate) fn any_report() -> impl Strategy<Value = CollectedReport> {
                     })
                     .collect(),
                 sources: Vec::new(),
+                minutes: tenants
+                    .iter()
+                    .filter(|id| **id % 2 == 0)
+                    .map(|id| minute(*id, busy))
+                    .collect(),
+                checks: (busy % 3 == 0).then(HealthChecks::default),
             }
         })
     })
@@ -103,6 +138,9 @@ proptest! {
         let merged = merge(&earlier, &later);
         prop_assert_eq!(totals(&[&merged]), totals(&[&earlier, &later]));
         prop_assert_eq!(gauges(&[&merged]), gauges(&[&earlier, &later]));
+        prop_assert_eq!(located(&[&merged]), located(&[&earlier, &later]));
+        let last = later.checks.as_ref().or(earlier.checks.as_ref());
+        prop_assert_eq!(merged.checks.as_ref(), last);
         prop_assert_eq!(merged.interval_ms, earlier.interval_ms + later.interval_ms);
         prop_assert_eq!(
             merged.host.cpu_busy_us,

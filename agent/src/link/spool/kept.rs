@@ -70,6 +70,12 @@ impl Kept {
             tracing::error!(?metric, "a column doesn't fit its tenants and is left out");
         }
         let names = dictionary.to_wire(0).encoded_len();
+        if wire.encoded_len() + names > MAX_BYTES && !wire.minutes.is_empty() {
+            tracing::error!(
+                "a report is too large for the link; what is told by the minute is left out"
+            );
+            wire.minutes = Vec::new();
+        }
         while wire.encoded_len() + names > MAX_BYTES
             && wire.more_columns.pop().or_else(|| wire.columns.pop()).is_some()
         {

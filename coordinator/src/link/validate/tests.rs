@@ -42,6 +42,8 @@ fn sound() -> wire::Report {
         more_columns: vec![of(Metric::OomKills, column(&[], &[1; 9]))],
         mounts: vec![mount()],
         database: Some(wire::DatabaseSample::default()),
+        minutes: vec![minute(8)],
+        checks: Some(wire::HealthChecks { checks: vec![check_of("app")], ..Default::default() }),
         ..wire::Report::default()
     }
 }
@@ -52,6 +54,15 @@ fn of(metric: Metric, column: wire::Column) -> wire::Column {
 
 fn mount() -> wire::Mount {
     wire::Mount { path: "/srv".into(), total_mib: 2, free_mib: 1 }
+}
+
+fn minute(tenant: u32) -> wire::TenantMinute {
+    let counted = wire::CountryRequests { country: "DE".into(), requests: 1 };
+    wire::TenantMinute { tenant, countries: vec![counted], ..wire::TenantMinute::default() }
+}
+
+fn check_of(name: &str) -> wire::HealthCheck {
+    wire::HealthCheck { name: name.into(), ..wire::HealthCheck::default() }
 }
 
 fn check(report: &wire::Report) -> Result<Verdict, String> {
@@ -186,6 +197,54 @@ fn every_bound_holds_where_it_says() {
         ("mounts +1", with(|r| r.mounts = vec![mount(); MAX_MOUNTS + 1]), Some("33 mounts")),
         ("a mount's path", with(|r| r.mounts[0].path = "/".repeat(256)), Some("path of a mount")),
         ("an escape", with(|r| r.mounts[0].path = "/\u{1b}[2J".into()), Some("path of a mount")),
+        ("a minute of nobody", with(|r| r.minutes[0].tenant = 9), Some("the dictionary names 9")),
+        ("two minutes", with(|r| r.minutes = vec![minute(1), minute(1)]), Some("two minutes")),
+        (
+            "countries at the limit",
+            with(|r| r.minutes[0].countries = vec![minute(0).countries[0].clone(); 13]),
+            None,
+        ),
+        (
+            "countries +1",
+            with(|r| r.minutes[0].countries = vec![minute(0).countries[0].clone(); 14]),
+            Some("14 countries"),
+        ),
+        (
+            "a country's name",
+            with(|r| r.minutes[0].countries[0].country = "\u{1b}[2J".into()),
+            Some("a country must"),
+        ),
+        (
+            "a country's requests",
+            with(|r| r.minutes[0].countries[0].requests = MAX_VALUE + 1),
+            Some("a country has"),
+        ),
+        (
+            "a response time",
+            with(|r| {
+                let p99_us = MAX_VALUE + 1;
+                let times = wire::ResponseTimes { p99_us, ..Default::default() };
+                r.minutes[0].response = Some(times);
+            }),
+            Some("a minute has"),
+        ),
+        (
+            "checks +1",
+            with(|r| {
+                let checks = vec![check_of("app"); MAX_CHECKS + 1];
+                r.checks = Some(wire::HealthChecks { overall: 1, checks });
+            }),
+            Some("33 checks"),
+        ),
+        (
+            "a check's message",
+            with(|r| {
+                let checks =
+                    vec![wire::HealthCheck { message: "x".repeat(256), ..check_of("app") }];
+                r.checks = Some(wire::HealthChecks { overall: 1, checks });
+            }),
+            Some("the message of a check"),
+        ),
         ("a mount's size", with(|r| r.mounts[0].free_mib = MAX_VALUE + 1), Some("a mount")),
         (
             "pressure",
