@@ -27,6 +27,10 @@ fn mix(mut number: u64) -> u64 {
 }
 
 fn main() {
+    // Its own health check.
+    if std::env::args().nth(1).as_deref() == Some("check") {
+        std::process::exit(i32::from(number("TENANT_SICK", 0) > 0));
+    }
     let megabytes = number("TENANT_MEMORY_MB", 8).min(256);
     let busy = Duration::from_millis(number("TENANT_BUSY_MS", 4).min(50));
 

@@ -16,6 +16,11 @@ use webhost_agent::config::Containers;
 use webhost_proto::ids::TenantId;
 use webhost_tests::containers::{Appetite, Engine, TENANT_LABEL};
 
+#[path = "containers/recipe.rs"]
+mod recipe;
+#[path = "containers/truth.rs"]
+mod truth;
+
 /// Engines of one process share a control group: one at a time.
 static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 

@@ -96,8 +96,23 @@ impl Engine {
         name: &str,
         appetite: Appetite,
     ) -> anyhow::Result<String> {
+        self.run_tenant_with(tenant, name, appetite, |_| {}).await
+    }
+
+    /// As [`run_tenant`](Self::run_tenant), with something changed of what the
+    /// engine is asked for.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn run_tenant_with(
+        &self,
+        tenant: Uuid,
+        name: &str,
+        appetite: Appetite,
+        change: impl FnOnce(&mut ContainerCreateBody),
+    ) -> anyhow::Result<String> {
         let labels = HashMap::from([(TENANT_LABEL.into(), tenant.to_string())]);
-        self.run(labels, name, appetite).await
+        self.run(labels, name, appetite, change).await
     }
 
     /// Starts a container that belongs to nobody; returns its id.
@@ -105,7 +120,7 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn run_shared(&self, name: &str, appetite: Appetite) -> anyhow::Result<String> {
-        self.run(HashMap::new(), name, appetite).await
+        self.run(HashMap::new(), name, appetite, |_| {}).await
     }
 
     async fn run(
@@ -113,8 +128,9 @@ impl Engine {
         labels: HashMap<String, String>,
         name: &str,
         appetite: Appetite,
+        change: impl FnOnce(&mut ContainerCreateBody),
     ) -> anyhow::Result<String> {
-        let body = ContainerCreateBody {
+        let mut body = ContainerCreateBody {
             image: Some(image::NAME.into()),
             labels: Some(labels),
             env: Some(vec![
@@ -132,6 +148,7 @@ impl Engine {
             }),
             ..ContainerCreateBody::default()
         };
+        change(&mut body);
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         let created = self
             .docker
