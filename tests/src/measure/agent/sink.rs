@@ -1,9 +1,10 @@
 //! The coordinator's end of a link, which takes every report and keeps only
 //! how much was in it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -35,6 +36,15 @@ struct Counts {
     reports: AtomicU64,
     values: AtomicU64,
     columns: AtomicU64,
+    nodes: Mutex<BTreeMap<NodeId, Told>>,
+}
+
+/// What one node reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub reports: u64,
+    /// When the oldest of them was made, microseconds since the Unix epoch.
+    pub oldest_us: i64,
 }
 
 struct Counting(Arc<Counts>);
@@ -49,15 +59,16 @@ impl NodeEvents for Counting {
         Ok(Vec::new())
     }
 
-    async fn report(
-        &self,
-        _node: NodeId,
-        report: wire::Report,
-    ) -> Result<wire::ReportAck, Refusal> {
+    async fn report(&self, node: NodeId, report: wire::Report) -> Result<wire::ReportAck, Refusal> {
         let values: usize = report.columns.iter().map(|column| column.values.len()).sum();
         self.0.columns.store(report.columns.len() as u64, Ordering::Relaxed);
         self.0.values.fetch_add(values as u64, Ordering::Relaxed);
         self.0.reports.fetch_add(1, Ordering::Relaxed);
+        let made_us = report.collected_at_us;
+        let mut nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = nodes.entry(node).or_insert(Told { reports: 0, oldest_us: made_us });
+        told.reports += 1;
+        told.oldest_us = told.oldest_us.min(made_us);
         Ok(wire::ReportAck {
             epoch: report.epoch,
             sequence: report.sequence,
@@ -122,6 +133,11 @@ impl Sink {
         let token =
             create_join_token(&self.store, &self.authority, &promise, lifetime, "bench").await?;
         Ok(token.expose().to_owned())
+    }
+
+    /// By node, what came in so far.
+    pub fn nodes(&self) -> BTreeMap<NodeId, Told> {
+        self.counts.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What came in so far.
