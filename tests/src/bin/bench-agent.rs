@@ -11,9 +11,10 @@ use anyhow::Context;
 use clap::Parser;
 use uuid::Uuid;
 use webhost_tests::containers::{Appetite, Engine};
+use webhost_tests::measure::agent::database::Database;
 use webhost_tests::measure::agent::peers::{self, Cost};
 use webhost_tests::measure::agent::processes::{Docker, megabytes};
-use webhost_tests::measure::agent::stage::{self, Scene, Seen};
+use webhost_tests::measure::agent::stage::{self, Running, Scene, Seen};
 use webhost_tests::measure::figures::Figures;
 
 /// The agent's goals at 50 containers, and how much more may be at 150.
@@ -21,6 +22,10 @@ const CPU: f64 = 0.5;
 const RSS_MB: f64 = 10.0;
 const RSS_MB_MANY: f64 = 15.0;
 const MORE: f64 = 3.0;
+/// Of the agent and PostgreSQL together, for the tenants' database.
+const DATABASE: f64 = 0.2;
+/// Between two surveys of it, by default.
+const SURVEY_MS: f64 = 300_000.0;
 
 /// Containers that sleep: what is measured is the watching, not the work.
 const ASLEEP: Appetite = Appetite { memory_mb: 2, busy_ms: 0, burn_ms: 0 };
@@ -41,6 +46,9 @@ struct Arguments {
     few: usize,
     #[arg(long, default_value_t = 150)]
     many: usize,
+    /// Only what the tenants' database costs; the figures of before stay.
+    #[arg(long)]
+    only_database: bool,
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -49,6 +57,9 @@ async fn main() -> anyhow::Result<()> {
     let size = std::fs::metadata(&arguments.agent)
         .with_context(|| format!("{}: `make bench-agent` builds it", arguments.agent.display()))?;
     let mut figures = Figures::default();
+    if arguments.only_database {
+        return database(&arguments, &mut figures).await;
+    }
     figures.less("binary, stripped", megabytes(size.len()), "MB", Some(8.0));
     let dir = tempfile::Builder::new().prefix("whb").tempdir()?;
     match Engine::start(dir.path()).await {
@@ -60,6 +71,7 @@ async fn main() -> anyhow::Result<()> {
         Err(why) => say(&format!("no containers here: {why:#}")),
     }
     application(&arguments, &mut figures).await?;
+    database(&arguments, &mut figures).await?;
     beside(&arguments, &mut figures).await?;
     figures.write("agent")
 }
@@ -137,6 +149,43 @@ async fn application(arguments: &Arguments, figures: &mut Figures) -> anyhow::Re
     let what = format!("{} tenants in one application", arguments.many);
     costs(&what, &seen, Some(CPU * MORE), RSS_MB_MANY, figures);
     wire(&what, &seen, figures);
+    Ok(())
+}
+
+/// All tenants in one database: what the agent takes for it, and what its
+/// connection takes in PostgreSQL. Without an application the points are counted
+/// there, too.
+async fn database(arguments: &Arguments, figures: &mut Figures) -> anyhow::Result<()> {
+    let window = Duration::from_secs(arguments.seconds);
+    let settled = Duration::from_secs(5);
+    let bare = stage::run(&arguments.agent, &Scene::default(), window).await?.cpu_percent;
+    let database = Database::start(arguments.many).await?;
+    let scans = database.whole_scans().await?;
+    let scene = Scene {
+        database: Some(database.url()),
+        // Storage and vehicles; connections, all and active.
+        values: 4 * arguments.many as u64,
+        ..Scene::default()
+    };
+    let running = Running::start(&arguments.agent, &scene).await?;
+    // It has connected, read the catalog and made its survey.
+    let first_ms = database.backend().await?.cpu_ms();
+    tokio::time::sleep(settled).await;
+    let before = database.backend().await?;
+    let seen = running.watch(window).await?;
+    let server = database.backend().await?.cpu_percent_since(&before);
+    let scans = database.whole_scans().await? - scans;
+    let own = (seen.cpu_percent - bare).max(0.0);
+    let survey = first_ms / SURVEY_MS * 100.0;
+    let what = format!("{} tenants in one database", arguments.many);
+    figures.less(&format!("{what}: CPU of the agent for it"), own, "% core", None);
+    figures.less(&format!("{what}: CPU in PostgreSQL for it"), server, "% core", None);
+    let name = format!("{what}: the survey every 5 minutes, in PostgreSQL");
+    figures.less(&name, survey, "% core", None);
+    let all = own + server + survey;
+    figures.less(&format!("{what}: all of it"), all, "% core", Some(DATABASE));
+    let name = format!("{what}: scans of whole tables of points");
+    figures.less(&name, scans as f64, "", Some(0.0));
     Ok(())
 }
 

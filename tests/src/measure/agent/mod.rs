@@ -4,9 +4,10 @@
 //! [`sink`] is the coordinator's end of the link: it takes the reports and
 //! counts the values in them. What crosses the socket is counted by [`meter`],
 //! which stands between the two and sees TLS records only. [`page`] is the
-//! application, [`stage`] puts the parts together, [`processes`] says what
+//! application, [`database`] the tenants' PostgreSQL, [`stage`] puts the parts together, [`processes`] says what
 //! they cost, and [`peers`] are other agents on the same machine.
 
+pub mod database;
 pub mod meter;
 pub mod page;
 pub mod peers;

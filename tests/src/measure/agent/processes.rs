@@ -54,6 +54,11 @@ pub fn look(pid: u32) -> anyhow::Result<Look> {
 }
 
 impl Look {
+    /// Milliseconds on a CPU since the process began.
+    pub fn cpu_ms(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e3
+    }
+
     /// Percent of one core from `earlier` to this look.
     pub fn cpu_percent_since(&self, earlier: &Look) -> f64 {
         percent(self.cpu.saturating_sub(earlier.cpu), self.at - earlier.at)

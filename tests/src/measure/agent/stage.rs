@@ -26,6 +26,8 @@ pub struct Scene {
     pub page: Vec<Uuid>,
     /// A container that all tenants of the page share.
     pub shared: Option<String>,
+    /// How to connect to the tenants' database; none without one.
+    pub database: Option<String>,
     /// So many values have to be in a report before it is looked at.
     pub values: u64,
 }
@@ -74,6 +76,9 @@ fn config(
     );
     if !scene.page.is_empty() {
         text.push_str(&format!("[app]\nmetrics_url = \"{page}\"\n"));
+    }
+    if let Some(url) = &scene.database {
+        text.push_str(&format!("[postgres]\nurl = {url:?}\n"));
     }
     if let Some(name) = &scene.shared {
         text.push_str(&format!(
@@ -129,37 +134,46 @@ impl Running {
 /// With the end of its log, when it does not report what the scene has.
 pub async fn run(agent: &Path, scene: &Scene, window: Duration) -> anyhow::Result<Seen> {
     let running = Running::start(agent, scene).await?;
-    let Running { process, sink, meter, .. } = &running;
     // What the start allocated is given back or used by now.
     tokio::time::sleep(Duration::from_secs(5)).await;
+    running.watch(window).await
+}
 
-    let (before, docker) = (look(process.pid())?, Docker::look());
-    let (carried, heard) = (meter.carried(), sink.heard());
-    tokio::time::sleep(window).await;
-    let (end, docker_end) = (look(process.pid())?, Docker::look());
-    let (carried_end, heard_end) = (meter.carried(), sink.heard());
-    ensure!(process.ended().is_none(), "the agent ended:\n{}", process.log_tail(20));
-    let seen = Seen {
-        cpu_percent: end.cpu_percent_since(&before),
-        docker_percent: docker_end.cpu_percent_since(&docker),
-        end,
-        carried: Carried {
-            there: carried_end.there - carried.there,
-            back: carried_end.back - carried.back,
-        },
-        heard: Heard {
-            reports: heard_end.reports - heard.reports,
-            values: heard_end.values - heard.values,
-            columns: heard_end.columns,
-        },
-    };
-    let seconds = window.as_secs();
-    ensure!(
-        seen.heard.reports + 2 >= seconds && seen.heard.reports <= seconds + 2,
-        "{} reports in {seconds} s, not one a second",
-        seen.heard.reports
-    );
-    Ok(seen)
+impl Running {
+    /// Looks at it for `window`.
+    ///
+    /// # Errors
+    /// When it ended, or does not report once a second.
+    pub async fn watch(&self, window: Duration) -> anyhow::Result<Seen> {
+        let Running { process, sink, meter, .. } = self;
+        let (before, docker) = (look(process.pid())?, Docker::look());
+        let (carried, heard) = (meter.carried(), sink.heard());
+        tokio::time::sleep(window).await;
+        let (end, docker_end) = (look(process.pid())?, Docker::look());
+        let (carried_end, heard_end) = (meter.carried(), sink.heard());
+        ensure!(process.ended().is_none(), "the agent ended:\n{}", process.log_tail(20));
+        let seen = Seen {
+            cpu_percent: end.cpu_percent_since(&before),
+            docker_percent: docker_end.cpu_percent_since(&docker),
+            end,
+            carried: Carried {
+                there: carried_end.there - carried.there,
+                back: carried_end.back - carried.back,
+            },
+            heard: Heard {
+                reports: heard_end.reports - heard.reports,
+                values: heard_end.values - heard.values,
+                columns: heard_end.columns,
+            },
+        };
+        let seconds = window.as_secs();
+        ensure!(
+            seen.heard.reports + 2 >= seconds && seen.heard.reports <= seconds + 2,
+            "{} reports in {seconds} s, not one a second",
+            seen.heard.reports
+        );
+        Ok(seen)
+    }
 }
 
 /// What the unit sets for the allocator; read from it, so that the two can't
