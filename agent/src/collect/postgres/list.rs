@@ -115,7 +115,7 @@ pub async fn tenants(config: &Postgres) -> Result<wire::TenantList, String> {
             tenant.plan = plan;
         }
     }
-    for id in super::elsewhere(client).await? {
+    for id in super::elsewhere(&session).await? {
         listed.remove(&id);
     }
     Ok(wire::TenantList { tenants: listed.into_values().collect() })

@@ -23,7 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::Client;
 use uuid::Uuid;
 use webhost_proto::ids::TenantId;
 
@@ -34,7 +33,7 @@ use self::catalog::{Catalog, unsigned};
 use self::connections::Group;
 use self::points::PointsCounter;
 use self::server::Server;
-use self::session::{Session, describe};
+use self::session::Session;
 use self::survey::Survey;
 use super::source::{Outcome, Source};
 use crate::config::Postgres;
@@ -126,11 +125,11 @@ impl PostgresSource {
             return Err("no catalog".into());
         };
 
-        let slugs = residents(client, catalog).await?;
+        let slugs = residents(session, catalog).await?;
         if slugs.len() > MAX_TENANTS {
             return Err(format!("more than {MAX_TENANTS} rows in {}", catalog.own.sql));
         }
-        let elsewhere = elsewhere(client).await?;
+        let elsewhere = elsewhere(session).await?;
         if survey_due {
             let ids: Vec<TenantId> = slugs.keys().copied().collect();
             self.survey = Survey::take(client, catalog, &ids).await?;
@@ -138,7 +137,7 @@ impl PostgresSource {
         }
         let mut notes = self.survey.notes.clone();
         let mut reading = PostgresReading::default();
-        read_activity(client, &slugs, &mut reading).await?;
+        read_activity(session, &slugs, &mut reading).await?;
         reading.server = self.server.look(client).await?;
         if self.count_points {
             match &catalog.points {
@@ -205,44 +204,41 @@ impl Source for PostgresSource {
 
 /// Ids and slugs of the rows of the tenants' own table.
 async fn residents(
-    client: &Client,
+    session: &Session,
     catalog: &Catalog,
 ) -> Result<BTreeMap<TenantId, String>, String> {
     let own = &catalog.own;
     let statement =
         format!("select {}, {} from {} limit {}", own.key, own.slug, own.sql, MAX_TENANTS + 1);
-    let rows = client.query(&statement, &[]).await.map_err(|error| describe(&error))?;
+    let rows = session.ask(&statement).await?;
     Ok(rows.iter().map(|row| (TenantId(row.get(0)), row.get(1))).collect())
 }
 
 /// Tenants that the fence sends elsewhere. No fence, no such tenants.
-pub(super) async fn elsewhere(client: &Client) -> Result<BTreeSet<TenantId>, String> {
-    let refused = |error: tokio_postgres::Error| describe(&error);
-    let fenced: bool = client
-        .query_one("select pg_catalog.to_regclass('webhost_fleet.fence') is not null", &[])
-        .await
-        .map_err(refused)?
-        .get(0);
+async fn elsewhere(session: &Session) -> Result<BTreeSet<TenantId>, String> {
+    let fenced = session
+        .ask("select pg_catalog.to_regclass('webhost_fleet.fence') is not null")
+        .await?
+        .first()
+        .is_some_and(|row| row.get(0));
     if !fenced {
         return Ok(BTreeSet::new());
     }
-    let rows = client
-        .query(
+    let rows = session
+        .ask(
             "select customer_id from webhost_fleet.fence where state::text in ('standby', 'moved')",
-            &[],
         )
-        .await
-        .map_err(refused)?;
+        .await?;
     Ok(rows.iter().map(|row| TenantId(row.get(0))).collect())
 }
 
 async fn read_activity(
-    client: &Client,
+    session: &Session,
     slugs: &BTreeMap<TenantId, String>,
     reading: &mut PostgresReading,
 ) -> Result<(), String> {
-    let rows = client
-        .query(
+    let rows = session
+        .ask(
             "select coalesce(usename::text, ''), coalesce(application_name, ''),
                     datname is not distinct from current_database(), count(*),
                     count(*) filter (where state in ('active', 'fastpath function call')),
@@ -250,10 +246,8 @@ async fn read_activity(
                         - current_setting('superuser_reserved_connections')::bigint
              from pg_catalog.pg_stat_activity where backend_type = 'client backend'
              group by 1, 2, 3",
-            &[],
         )
-        .await
-        .map_err(|error| describe(&error))?;
+        .await?;
     let mut groups = Vec::with_capacity(rows.len());
     for row in &rows {
         let connections = unsigned(row.get(3));
