@@ -72,6 +72,8 @@ pub(super) fn columns(
     add(Metric::Vehicles, Measured, 0, &|t| {
         t.app.as_ref().and_then(|app| app.vehicles).or(t.vehicles)
     });
+    add(Metric::Queries, Measured, 0, &|t| t.app.as_ref()?.queries);
+    add(Metric::OldestPoint, Measured, 0, &|t| t.app.as_ref()?.oldest_point);
     for (at, metric) in detail::COUNTED.into_iter().enumerate() {
         // Most of these stand still for hours: said only when one moves.
         if tenants.values().any(|t| t.detail.counts[at].is_some_and(|more| more > 0)) {

@@ -28,7 +28,8 @@ pub fn is_counter(metric: Metric) -> bool {
         | Metric::IoWrittenBytes
         | Metric::NetworkRxBytes
         | Metric::NetworkTxBytes
-        | Metric::Restarts => true,
+        | Metric::Restarts
+        | Metric::Queries => true,
         Metric::Unspecified
         | Metric::MemoryBytes
         | Metric::StorageBytes
@@ -37,7 +38,8 @@ pub fn is_counter(metric: Metric) -> bool {
         | Metric::ClientConnections
         | Metric::Vehicles
         | Metric::Tasks
-        | Metric::Unhealthy => false,
+        | Metric::Unhealthy
+        | Metric::OldestPoint => false,
     }
 }
 

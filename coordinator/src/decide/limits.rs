@@ -27,16 +27,22 @@ pub enum Limit {
     Storage,
     /// Users at once, the most of 24 hours.
     Users,
+    /// Whole days since the oldest GPS point that is kept.
+    Retention,
+    /// Database queries a second, over the last minutes.
+    QueriesPerSecond,
 }
 
 impl Limit {
     /// All, in a fixed order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Vehicles,
         Self::GpsPointsPerDay,
         Self::GpsPointsPerSecond,
         Self::Storage,
         Self::Users,
+        Self::Retention,
+        Self::QueriesPerSecond,
     ];
 
     /// As JSON and the table write it.
@@ -47,6 +53,8 @@ impl Limit {
             Self::GpsPointsPerSecond => "gps_points_per_second",
             Self::Storage => "storage",
             Self::Users => "users",
+            Self::Retention => "retention",
+            Self::QueriesPerSecond => "queries_per_second",
         }
     }
 
@@ -58,6 +66,21 @@ impl Limit {
             Self::GpsPointsPerSecond => u64::from(plan.gps_points_per_second),
             Self::Storage => plan.storage_mb(),
             Self::Users => u64::from(plan.users),
+            Self::Retention => u64::from(plan.retention_days),
+            Self::QueriesPerSecond => u64::from(plan.queries_per_second),
+        }
+    }
+
+    /// What its figures are in.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Vehicles => "vehicles",
+            Self::GpsPointsPerDay => "points a day",
+            Self::GpsPointsPerSecond => "points a second",
+            Self::Storage => "MB",
+            Self::Users => "users at once",
+            Self::Retention => "days",
+            Self::QueriesPerSecond => "queries a second",
         }
     }
 }

@@ -130,6 +130,10 @@ pub struct Usage {
     pub storage_used_mb: Option<u64>,
     /// Most client connections at once, last 24 hours.
     pub peak_concurrent_users: Option<u32>,
+    /// Database queries a second.
+    pub queries_per_second: Option<u32>,
+    /// Whole days since the oldest GPS point that is kept.
+    pub retained_days: Option<u32>,
     /// Mean response time, milliseconds, rounded up.
     pub average_response_time_ms: Option<u32>,
     /// Share of requests that failed.

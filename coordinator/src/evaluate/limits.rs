@@ -14,11 +14,11 @@ use crate::store::audit::{self, Entry};
 use crate::store::evaluation::Candidate;
 use crate::store::{StoreError, limits};
 use crate::usage::TenantUsage;
+use crate::usage::sample::Metric;
 
 /// What a tenant uses of what is limited; none: not known, and no reason to
 /// tell anything.
 pub fn used(usage: &TenantUsage, limit: Limit) -> Option<u64> {
-    use crate::usage::sample::Metric;
     let gps = usage.seen.contains(Metric::GpsPoints);
     match limit {
         Limit::Vehicles => usage.vehicles,
@@ -27,6 +27,20 @@ pub fn used(usage: &TenantUsage, limit: Limit) -> Option<u64> {
             .then(|| usage.gps_points_per_kilosecond.div_ceil(1000)),
         Limit::Storage => usage.storage_bytes.map(|bytes| bytes / 1_000_000),
         Limit::Users => usage.peak_clients_24h,
+        Limit::Retention => usage.retained_days,
+        Limit::QueriesPerSecond => usage.queries_per_second,
+    }
+}
+
+/// The metric that a limit's figure comes from.
+pub const fn metric(limit: Limit) -> Metric {
+    match limit {
+        Limit::Vehicles => Metric::Vehicles,
+        Limit::GpsPointsPerDay | Limit::GpsPointsPerSecond => Metric::GpsPoints,
+        Limit::Storage => Metric::StorageBytes,
+        Limit::Users => Metric::ClientConnections,
+        Limit::Retention => Metric::OldestPoint,
+        Limit::QueriesPerSecond => Metric::Queries,
     }
 }
 

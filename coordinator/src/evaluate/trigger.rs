@@ -26,6 +26,10 @@ pub enum Trouble {
     Storage,
     /// More users at once than its plan.
     Users,
+    /// Points that are older than its plan retains.
+    Retention,
+    /// More database queries a second than its plan.
+    QueriesPerSecond,
     /// Its requests take too long.
     SlowResponses,
     /// Its requests fail.
@@ -48,6 +52,12 @@ pub fn troubles(usage: &Usage, plan: &Plan, thresholds: &Thresholds) -> Vec<Trou
         ),
         (Trouble::Storage, usage.storage_used_mb, plan.storage_mb()),
         (Trouble::Users, usage.peak_concurrent_users.map(u64::from), u64::from(plan.users)),
+        (Trouble::Retention, usage.retained_days.map(u64::from), plan.retention_days.into()),
+        (
+            Trouble::QueriesPerSecond,
+            usage.queries_per_second.map(u64::from),
+            plan.queries_per_second.into(),
+        ),
     ];
     let mut found: Vec<Trouble> = limits
         .into_iter()
@@ -163,6 +173,10 @@ mod tests {
         check(Usage { storage_used_mb: Some(6001), ..none() }, &[Trouble::Storage]);
         check(Usage { peak_concurrent_users: Some(50), ..none() }, &[]);
         check(Usage { peak_concurrent_users: Some(51), ..none() }, &[Trouble::Users]);
+        check(Usage { retained_days: Some(30), ..none() }, &[]);
+        check(Usage { retained_days: Some(31), ..none() }, &[Trouble::Retention]);
+        check(Usage { queries_per_second: Some(1000), ..none() }, &[]);
+        check(Usage { queries_per_second: Some(1001), ..none() }, &[Trouble::QueriesPerSecond]);
         check(Usage { average_response_time_ms: Some(200), ..none() }, &[]);
         check(Usage { average_response_time_ms: Some(201), ..none() }, &[Trouble::SlowResponses]);
         check(Usage { error_rate: Some(BasisPoints(501)), ..none() }, &[Trouble::Errors]);

@@ -13,7 +13,11 @@ use super::text::text_column;
 use crate::decide::limits::{Known, Level, Limit};
 
 text_column!(Level, "level", [Clear, Warning, Breach]);
-text_column!(Limit, "limit", [Vehicles, GpsPointsPerDay, GpsPointsPerSecond, Storage, Users]);
+text_column!(
+    Limit,
+    "limit",
+    [Vehicles, GpsPointsPerDay, GpsPointsPerSecond, Storage, Users, Retention, QueriesPerSecond]
+);
 
 /// One limit of one tenant that is near or crossed, or was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]

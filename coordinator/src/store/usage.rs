@@ -2,8 +2,9 @@
 //! last report per node. Both are written in one transaction, so a report
 //! that comes twice counts once, whichever side crashed in between.
 
+use futures_util::{TryStreamExt, pin_mut};
 use jiff::Timestamp;
-use tokio_postgres::GenericClient;
+use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 use webhost_proto::ids::{NodeId, TenantId};
 
@@ -155,48 +156,62 @@ pub async fn add(
     Ok(())
 }
 
-/// The roll-ups since `since`, oldest first.
-pub async fn since(
+/// So many roll-ups are read at a time.
+const AT_ONCE: usize = 10_000;
+
+/// Hands the roll-ups since `since` to `take`, oldest first, some at a time: a
+/// week of a large fleet must never be in memory at once. Answers how many
+/// there were.
+pub async fn each_since(
     client: &impl GenericClient,
     since: Timestamp,
-) -> Result<Vec<(HourKey, Hourly)>, StoreError> {
-    let rows = client
-        .query(
-            "select tenant_id, node_id, hour, cpu_us, gps_points, api_calls, api_errors,
-                    request_duration_us, batch_operations, realtime_operations, memory_bytes_max,
-                    storage_bytes, db_connections_max, client_connections_max, vehicles, attributed
-             from usage_hourly where hour >= $1 order by hour, tenant_id, node_id",
-            &[&since],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let number = |column: usize| -> Result<u64, StoreError> {
-                Ok(row.try_get::<_, i64>(column)?.unsigned_abs())
-            };
-            let key = HourKey {
-                tenant: TenantId(row.try_get(0)?),
-                node: NodeId(row.try_get(1)?),
-                hour: row.try_get(2)?,
-            };
-            let hourly = Hourly {
-                cpu_us: number(3)?,
-                gps_points: number(4)?,
-                api_calls: number(5)?,
-                api_errors: number(6)?,
-                request_duration_us: number(7)?,
-                batch_operations: number(8)?,
-                realtime_operations: number(9)?,
-                memory_bytes_max: number(10)?,
-                storage_bytes: number(11)?,
-                db_connections_max: number(12)?,
-                client_connections_max: number(13)?,
-                vehicles: number(14)?,
-                attributed: row.try_get(15)?,
-            };
-            Ok((key, hourly))
-        })
-        .collect()
+    mut take: impl FnMut(&[(HourKey, Hourly)]),
+) -> Result<usize, StoreError> {
+    let sql = "select tenant_id, node_id, hour, cpu_us, gps_points, api_calls, api_errors,
+                      request_duration_us, batch_operations, realtime_operations,
+                      memory_bytes_max, storage_bytes, db_connections_max,
+                      client_connections_max, vehicles, attributed
+               from usage_hourly where hour >= $1 order by hour, tenant_id, node_id";
+    let rows = client.query_raw(sql, [since]).await?;
+    pin_mut!(rows);
+    let (mut some, mut count) = (Vec::with_capacity(AT_ONCE), 0);
+    while let Some(row) = rows.try_next().await? {
+        some.push(hourly(&row)?);
+        count += 1;
+        if some.len() == AT_ONCE {
+            take(&some);
+            some.clear();
+        }
+    }
+    take(&some);
+    Ok(count)
+}
+
+fn hourly(row: &Row) -> Result<(HourKey, Hourly), StoreError> {
+    let number = |column: usize| -> Result<u64, StoreError> {
+        Ok(row.try_get::<_, i64>(column)?.unsigned_abs())
+    };
+    let key = HourKey {
+        tenant: TenantId(row.try_get(0)?),
+        node: NodeId(row.try_get(1)?),
+        hour: row.try_get(2)?,
+    };
+    let hourly = Hourly {
+        cpu_us: number(3)?,
+        gps_points: number(4)?,
+        api_calls: number(5)?,
+        api_errors: number(6)?,
+        request_duration_us: number(7)?,
+        batch_operations: number(8)?,
+        realtime_operations: number(9)?,
+        memory_bytes_max: number(10)?,
+        storage_bytes: number(11)?,
+        db_connections_max: number(12)?,
+        client_connections_max: number(13)?,
+        vehicles: number(14)?,
+        attributed: row.try_get(15)?,
+    };
+    Ok((key, hourly))
 }
 
 /// GPS points of each tenant in the 30 days before `now` and in the 30 days

@@ -141,7 +141,8 @@ impl NodeEvents for Ingest {
                 need_dictionary: true,
             });
         };
-        let samples = decode(&report.columns, &dictionary).map_err(Refusal::Invalid)?;
+        let columns = report.columns.iter().chain(&report.more_columns);
+        let samples = decode(columns, &dictionary).map_err(Refusal::Invalid)?;
         let now_us = Timestamp::now().as_microsecond();
         let at_us = report.collected_at_us.clamp(now_us - MAX_AGE_US, now_us);
         let ack = wire::ReportAck {

@@ -239,6 +239,8 @@ pub fn for_decision(
             .then(|| small(usage.gps_points_per_kilosecond.div_ceil(1000))),
         storage_used_mb: usage.storage_bytes.map(|bytes| bytes / 1_000_000),
         peak_concurrent_users: usage.peak_clients_24h.map(small),
+        queries_per_second: usage.queries_per_second.map(small),
+        retained_days: usage.retained_days.map(small),
         average_response_time_ms: usage.mean_response_us.map(|us| small(us.div_ceil(1000))),
         error_rate: usage.error_rate_bp.map(|bp| points(u64::from(bp))),
         geographic_distribution: None,

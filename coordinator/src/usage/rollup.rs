@@ -50,32 +50,35 @@ pub fn hourly(tenant: TenantId, node: NodeId, sample: &Sample, at_us: i64) -> (H
     (HourKey { tenant, node, hour }, row)
 }
 
-/// Fills an empty book from the roll-ups of the last 7 days.
+/// Fills an empty book from the roll-ups of the last 7 days, and the usual days
+/// from the history; answers how many roll-ups there were. All of it is read in
+/// small parts.
 ///
 /// # Errors
 /// [`StoreError`]; the book may be half full then.
 pub async fn reload(store: &Store, book: &Book, now: Timestamp) -> Result<usize, StoreError> {
     let client = store.client().await?;
     let since = now - (7 * 24).hours();
-    let rows = usage::since(&**client, since).await?;
-    book.restore(&rows);
+    let rows = usage::each_since(&**client, since, |some| book.restore(some)).await?;
     book.set_months(&usage::months(&**client, now).await?);
     let since = now - (PROFILE_DAYS * 24).hours();
     let mut next = since;
-    for (tenant, at, rows) in history::percentiles_since(&**client, since).await? {
+    history::percentiles_since(&**client, since, |(tenant, at, rows)| {
         book.restore_profile(tenant, hour_of(at), &rows);
         next = next.max(at + 24.hours());
-    }
-    for (tenant, at, fives) in history::fives_since(&**client, next).await? {
+    })
+    .await?;
+    history::fives_since(&**client, next, |(tenant, at, fives)| {
         let hour = percentiles(|column| match column {
             CPU => &fives[0],
             CONNECTIONS => &fives[1],
             _ => &fives[2],
         });
         book.restore_profile(tenant, hour_of(at), &hour.map(|value| vec![value.map(i32::from)]));
-    }
+    })
+    .await?;
     book.set_classes(classes(&**client, book, now).await?);
-    Ok(rows.len())
+    Ok(rows)
 }
 
 fn hour_of(at: Timestamp) -> i64 {

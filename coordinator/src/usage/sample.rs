@@ -15,16 +15,19 @@ pub enum Metric {
     RequestDurationUs,
     BatchOperations,
     RealtimeOperations,
+    Queries,
     MemoryBytes,
     StorageBytes,
     DbConnections,
     DbConnectionsActive,
     ClientConnections,
     Vehicles,
+    /// Seconds since the Unix epoch.
+    OldestPoint,
 }
 
 /// How many metrics there are.
-pub const METRICS: usize = 13;
+pub const METRICS: usize = 15;
 
 impl Metric {
     /// All, in the order of their index.
@@ -36,12 +39,14 @@ impl Metric {
         Self::RequestDurationUs,
         Self::BatchOperations,
         Self::RealtimeOperations,
+        Self::Queries,
         Self::MemoryBytes,
         Self::StorageBytes,
         Self::DbConnections,
         Self::DbConnectionsActive,
         Self::ClientConnections,
         Self::Vehicles,
+        Self::OldestPoint,
     ];
 
     fn from_wire(metric: wire::Metric) -> Option<Self> {
@@ -59,6 +64,8 @@ impl Metric {
             wire::Metric::DbConnectionsActive => Self::DbConnectionsActive,
             wire::Metric::ClientConnections => Self::ClientConnections,
             wire::Metric::Vehicles => Self::Vehicles,
+            wire::Metric::Queries => Self::Queries,
+            wire::Metric::OldestPoint => Self::OldestPoint,
             _ => return None,
         })
     }
@@ -164,7 +171,10 @@ impl Dictionary {
 ///
 /// # Errors
 /// What is wrong with which column.
-pub fn decode(columns: &[wire::Column], dictionary: &Dictionary) -> Result<Vec<Sample>, String> {
+pub fn decode<'a>(
+    columns: impl IntoIterator<Item = &'a wire::Column>,
+    dictionary: &Dictionary,
+) -> Result<Vec<Sample>, String> {
     let count = dictionary.tenants.len();
     let mut samples = vec![Sample::default(); count];
     for column in columns {

@@ -27,6 +27,8 @@ const POINTS: usize = 2;
 const CALLS: usize = 3;
 const ERRORS: usize = 4;
 const TIME: usize = 5;
+const QUERIES: usize = 6;
+const WINDOWED: usize = 7;
 
 /// One UTC hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -57,7 +59,7 @@ pub struct Tracked {
     node: NodeId,
     at_us: i64,
     slot_us: i64,
-    window: Ring<Rough, SLOTS, 6, 6>,
+    window: Ring<Rough, SLOTS, WINDOWED, WINDOWED>,
     /// CPU time, GPS points, API calls; the most memory and clients.
     hours: Ring<Rough, 24, 5, 3>,
     /// GPS points; the most vehicles, storage and clients.
@@ -132,6 +134,7 @@ impl Tracked {
             sample.or_zero(Metric::ApiCalls),
             sample.or_zero(Metric::ApiErrors),
             sample.or_zero(Metric::RequestDurationUs),
+            sample.or_zero(Metric::Queries),
         ];
         self.window.add(at_us / self.slot_us, slot);
         self.restore(
@@ -212,7 +215,7 @@ impl Tracked {
     /// What is known at `now_us`.
     pub fn usage(&self, tenant: TenantId, now_us: i64) -> TenantUsage {
         let now_slot = now_us / self.slot_us;
-        let mut window = [0_u64; 6];
+        let mut window = [0_u64; WINDOWED];
         for index in now_slot - SLOTS as i64 + 1..=now_slot {
             for (sum, value) in window.iter_mut().zip(self.window.get(index).unwrap_or_default()) {
                 *sum = sum.saturating_add(value);
@@ -264,6 +267,8 @@ impl Tracked {
             window_covered_ms: window[COVERED] / 1000,
             cpu_millicores: self.seen.contains(Metric::CpuUs).then(|| rate(window[CPU], 1000)),
             gps_points_per_kilosecond: rate(window[POINTS], 1_000_000_000),
+            queries_per_second: (self.seen.contains(Metric::Queries) && window[COVERED] > 0)
+                .then(|| rate(window[QUERIES], 1_000_000)),
             requests_in_window: window[CALLS],
             mean_response_us: (window[CALLS] > 0).then(|| window[TIME].div_ceil(window[CALLS])),
             error_rate_bp: (window[CALLS] > 0).then(|| {
@@ -281,6 +286,10 @@ impl Tracked {
             db_connections_active: self.gauge(Metric::DbConnectionsActive),
             client_connections: self.gauge(Metric::ClientConnections),
             vehicles: self.gauge(Metric::Vehicles),
+            retained_days: self.gauge(Metric::OldestPoint).filter(|at| *at > 0).map(|at| {
+                let oldest_us = i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+                now_us.saturating_sub(oldest_us).max(0).unsigned_abs() / DAY_US.unsigned_abs()
+            }),
             peak_clients_24h: peak_clients,
             week_gps_points_per_day: week_points,
             week_vehicles,
@@ -336,6 +345,8 @@ pub struct TenantUsage {
     pub cpu_millicores: Option<u64>,
     /// Over the window.
     pub gps_points_per_kilosecond: u64,
+    /// Over the window; none where the application doesn't count them.
+    pub queries_per_second: Option<u64>,
     pub requests_in_window: u64,
     /// Over the window, rounded up; none without a request.
     pub mean_response_us: Option<u64>,
@@ -354,6 +365,9 @@ pub struct TenantUsage {
     pub db_connections_active: Option<u64>,
     pub client_connections: Option<u64>,
     pub vehicles: Option<u64>,
+    /// Whole days since its oldest GPS point; none where it is not reported, or
+    /// the tenant has no point.
+    pub retained_days: Option<u64>,
     pub peak_clients_24h: Option<u64>,
     /// The largest of the last 7 UTC days.
     pub week_gps_points_per_day: u64,

@@ -21,9 +21,13 @@ pub enum Family {
     ClientConnections,
     /// Vehicles. Gauge.
     Vehicles,
+    /// Statements sent to the database. Counter.
+    Queries,
+    /// Of when the oldest GPS point is, in seconds since the epoch. Gauge.
+    OldestPoint,
 }
 
-const ALL: [(Family, &str, &str); 8] = [
+const ALL: [(Family, &str, &str); 10] = [
     (Family::GpsPoints, "gps_points", "webhost_gps_points_total"),
     (Family::ApiCalls, "api_calls", "webhost_api_calls_total"),
     (Family::ApiErrors, "api_errors", "webhost_api_errors_total"),
@@ -32,6 +36,8 @@ const ALL: [(Family, &str, &str); 8] = [
     (Family::RequestDuration, "request_duration", "webhost_request_duration_seconds"),
     (Family::ClientConnections, "client_connections", "webhost_connected_clients"),
     (Family::Vehicles, "vehicles", "webhost_vehicles"),
+    (Family::Queries, "queries", "webhost_db_queries_total"),
+    (Family::OldestPoint, "oldest_point", "webhost_oldest_gps_point_timestamp_seconds"),
 ];
 
 impl Family {

@@ -10,7 +10,7 @@ use super::names::{Family, Names, Series};
 use super::text;
 
 /// Values by [`COUNTERS`]' order, then the gauges.
-pub(super) const COUNTERS: usize = 7;
+pub(super) const COUNTERS: usize = 8;
 pub(super) const GPS_POINTS: usize = 0;
 pub(super) const API_CALLS: usize = 1;
 pub(super) const API_ERRORS: usize = 2;
@@ -18,6 +18,7 @@ pub(super) const BATCH_OPERATIONS: usize = 3;
 pub(super) const REALTIME_OPERATIONS: usize = 4;
 pub(super) const DURATION_US: usize = 5;
 pub(super) const DURATION_COUNT: usize = 6;
+pub(super) const QUERIES: usize = 7;
 
 /// The most tenants and histogram bounds that a page may speak of.
 const MAX_TENANTS: usize = 10_000;
@@ -32,6 +33,7 @@ pub(super) struct PageTenant {
     pub(super) counters: [Option<u64>; COUNTERS],
     pub(super) client_connections: Option<u64>,
     pub(super) vehicles: Option<u64>,
+    pub(super) oldest_point: Option<u64>,
     /// By bound, in microseconds; `u64::MAX` is +Inf.
     pub(super) buckets: BTreeMap<u64, u64>,
 }
@@ -159,6 +161,13 @@ impl<'a> Page<'a> {
             Series::Plain(Family::ApiErrors) => &mut entry.counters[API_ERRORS],
             Series::Plain(Family::BatchOperations) => &mut entry.counters[BATCH_OPERATIONS],
             Series::Plain(Family::RealtimeOperations) => &mut entry.counters[REALTIME_OPERATIONS],
+            Series::Plain(Family::Queries) => &mut entry.counters[QUERIES],
+            Series::Plain(Family::OldestPoint) => {
+                // Several series of one tenant (by table): the oldest of all.
+                let known = entry.oldest_point.unwrap_or(value);
+                entry.oldest_point = Some(known.min(value));
+                return Ok(());
+            }
             Series::DurationSum => &mut entry.counters[DURATION_US],
             Series::DurationCount => &mut entry.counters[DURATION_COUNT],
             Series::Plain(Family::ClientConnections) => &mut entry.client_connections,

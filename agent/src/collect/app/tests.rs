@@ -253,6 +253,23 @@ fn openmetrics_is_read_like_the_older_text() {
 }
 
 #[test]
+fn queries_are_counted_and_the_oldest_point_is_the_oldest_of_all_tables() {
+    let mut totals = Totals::new(0);
+    let page = |queries: u64| {
+        format!(
+            "webhost_db_queries_total{{customer_id=\"{A}\"}} {queries}\n\
+             webhost_oldest_gps_point_timestamp_seconds{{customer_id=\"{A}\",table=\"a\"}} 1.7e9\n\
+             webhost_oldest_gps_point_timestamp_seconds{{customer_id=\"{A}\",table=\"b\"}} 1.6e9\n"
+        )
+    };
+    read(&mut totals, &page(100));
+    let (reading, refusals) = read(&mut totals, &page(140));
+    assert_eq!(refusals, None);
+    let a = &reading.tenants[&A.parse().expect("an id")];
+    assert_eq!((a.queries, a.oldest_point), (Some(40), Some(1_600_000_000)));
+}
+
+#[test]
 fn a_counter_may_have_its_suffix_from_the_format_alone() {
     let names = BTreeMap::from([("gps_points".to_owned(), "points".to_owned())]);
     let a = A.parse().expect("an id");

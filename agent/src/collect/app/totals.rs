@@ -6,7 +6,7 @@ use webhost_proto::ids::TenantId;
 
 use super::page::{
     API_CALLS, API_ERRORS, BATCH_OPERATIONS, COUNTERS, DURATION_COUNT, DURATION_US, GPS_POINTS,
-    Page, REALTIME_OPERATIONS,
+    Page, QUERIES, REALTIME_OPERATIONS,
 };
 use crate::collect::counter::Counter;
 
@@ -25,6 +25,9 @@ pub struct AppTenant {
     pub request_duration_us: Option<u64>,
     pub client_connections: Option<u64>,
     pub vehicles: Option<u64>,
+    pub queries: Option<u64>,
+    /// Seconds since the epoch.
+    pub oldest_point: Option<u64>,
     /// By [`AppReading::bounds`]; empty without a histogram.
     pub buckets: Vec<u64>,
 }
@@ -116,6 +119,8 @@ impl Totals {
                     request_duration_us: totals[DURATION_US],
                     client_connections: values.client_connections,
                     vehicles: values.vehicles,
+                    queries: totals[QUERIES],
+                    oldest_point: values.oldest_point,
                     buckets,
                 },
             );

@@ -50,8 +50,10 @@ impl Reported {
                 totals.request_duration_us,
                 &mut self.app.request_duration_us,
             ),
+            queries: increase(totals.queries, &mut self.app.queries),
             client_connections: totals.client_connections,
             vehicles: totals.vehicles,
+            oldest_point: totals.oldest_point,
             buckets: Vec::with_capacity(totals.buckets.len()),
         };
         for (bound, total) in bounds.iter().zip(&totals.buckets) {

@@ -3,7 +3,7 @@
 
 mod partitions;
 
-use futures_util::pin_mut;
+use futures_util::{TryStreamExt, pin_mut};
 use jiff::Timestamp;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
@@ -218,11 +218,12 @@ pub type Percentiles = (TenantId, Timestamp, [Values; ROWS]);
 pub async fn percentiles_since(
     client: &impl GenericClient,
     since: Timestamp,
-) -> Result<Vec<Percentiles>, StoreError> {
+    take: impl FnMut(Percentiles),
+) -> Result<(), StoreError> {
     let sql = format!(
         "select tenant_id, at, {PERCENTILES} from usage_hours where at >= $1 order by at, tenant_id"
     );
-    rows_of_three(client, &sql, since).await
+    each_of_three(client, &sql, since, take).await
 }
 
 /// The five minutes of CPU, connections and GPS points of every hour since
@@ -230,13 +231,14 @@ pub async fn percentiles_since(
 pub async fn fives_since(
     client: &impl GenericClient,
     since: Timestamp,
-) -> Result<Vec<Percentiles>, StoreError> {
+    take: impl FnMut(Percentiles),
+) -> Result<(), StoreError> {
     let [cpu, connections, gps] = [CPU, CONNECTIONS, GPS].map(|column| ALL[column].name);
     let sql = format!(
         "select tenant_id, at, {cpu}, {connections}, {gps} from usage_fives
          where at >= $1 order by at, tenant_id"
     );
-    rows_of_three(client, &sql, since).await
+    each_of_three(client, &sql, since, take).await
 }
 
 /// The last UTC day whose hours are made; none while there is none.
@@ -268,16 +270,18 @@ pub async fn peaks_of_days(
         .collect()
 }
 
-async fn rows_of_three(
+/// Hands each row to `take` as it comes: they are never in memory at once.
+async fn each_of_three(
     client: &impl GenericClient,
     sql: &str,
     since: Timestamp,
-) -> Result<Vec<Percentiles>, StoreError> {
-    let rows = client.query(sql, &[&since]).await?;
-    rows.iter()
-        .map(|row| {
-            let values = [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?];
-            Ok((TenantId(row.try_get(0)?), row.try_get(1)?, values))
-        })
-        .collect()
+    mut take: impl FnMut(Percentiles),
+) -> Result<(), StoreError> {
+    let rows = client.query_raw(sql, [since]).await?;
+    pin_mut!(rows);
+    while let Some(row) = rows.try_next().await? {
+        let values = [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?];
+        take((TenantId(row.try_get(0)?), row.try_get(1)?, values));
+    }
+    Ok(())
 }
