@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod fleet;
 pub mod link;
 pub mod moves;
+pub mod records;
 pub mod routing;
 pub mod run;
 pub mod signup;

@@ -27,7 +27,9 @@ use crate::evaluate::{Evaluator, Pace};
 use crate::link::authority::{Authority, AuthorityError, Leaves};
 use crate::link::sealing::SealingKey;
 use crate::link::{Link, LinkError, LinkSettings, Served, Signals};
+use crate::moves::drains::watch::Watch;
 use crate::moves::{self, Driver, Timing};
+use crate::records::Keeper;
 use crate::routing::{self, Directory, Routing};
 use crate::signup::Desk;
 use crate::slots::Slots;
@@ -180,8 +182,10 @@ pub async fn run(
     let slots = desk.slots.clone();
     let pace = Pace::from(&config.evaluation);
     let evaluator = Evaluator::new(store.clone(), slots.clone(), pace);
+    let moves_rules = moves::Rules::from(&config.moves);
+    let watch = Watch { store: store.clone(), slots: slots.clone(), rules: moves_rules };
     let driver = Driver::new(store.clone(), slots, timing, signals.clone(), progress.clone())
-        .with_rules(moves::Rules::from(&config.moves));
+        .with_rules(moves_rules);
     // A little less than a request may take.
     let longest = Duration::from_secs(config.api.request_timeout_s).mul_f64(0.9);
     let directory = Directory::new(longest);
@@ -196,6 +200,7 @@ pub async fn run(
         signals: signals.clone(),
         authority,
         directory,
+        rules: moves_rules,
         retention,
     };
     let bounds = Bounds {
@@ -256,6 +261,12 @@ pub async fn run(
     tasks.spawn(async move {
         recorder.run(token).await;
         ("recorder of usage", Ok(()))
+    });
+    let keeper = Keeper::new(store.clone(), config.records);
+    let token = stop.clone();
+    tasks.spawn(async move {
+        tokio::join!(watch.run(token.clone()), keeper.run(token));
+        ("watch over drains, and keeper of records", Ok(()))
     });
     let token = stop.clone();
     tasks.spawn(async move {

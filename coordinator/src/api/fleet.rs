@@ -7,7 +7,6 @@ use axum::{Extension, Json};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use webhost_proto::ids::NodeId;
 
 use super::ApiState;
@@ -18,7 +17,6 @@ use crate::decide::Catalog;
 use crate::fleet::forecast::Forecast;
 use crate::link::{TokenError, create_join_token, token};
 use crate::signup::Invalid;
-use crate::store::audit::{self, Entry};
 use crate::store::join_tokens::Promise;
 use crate::store::nodes::{self, Node, NodeKind};
 use crate::store::placements;
@@ -37,7 +35,7 @@ pub struct NodeView {
     pub usage: Option<NodeUsage>,
 }
 
-async fn view(state: &ApiState, node: Node) -> Result<NodeView, ApiError> {
+pub(super) async fn view(state: &ApiState, node: Node) -> Result<NodeView, ApiError> {
     let client = state.store.client().await?;
     let tenants = placements::open_on(&**client, &[node.id.0]).await?.len();
     let usage = state.book.node(node.id, now_us());
@@ -82,51 +80,6 @@ pub async fn node(
 pub async fn forecast(State(state): State<ApiState>) -> Result<Json<Forecast>, ApiError> {
     let client = state.store.client().await?;
     Ok(Json(state.desk.slots.forecast(&**client, Timestamp::now()).await?))
-}
-
-/// Whether the node is to be emptied.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Drain {
-    /// True: no new tenants; false: takes tenants again.
-    pub draining: bool,
-}
-
-/// Sets a node draining, or takes it back into use.
-#[utoipa::path(post, path = "/api/nodes/{node}/drain", tag = "nodes", request_body = Drain,
-    params(("node" = String, Path, description = "id or name")),
-    responses((status = 200, body = NodeView), (status = 409, body = super::error::ErrorBody)))]
-pub async fn drain(
-    State(state): State<ApiState>,
-    Extension(bearer): Extension<Bearer>,
-    Path(name): Path<String>,
-    Body(wanted): Body<Drain>,
-) -> Result<Json<NodeView>, ApiError> {
-    let node = extract::node(&state, &name).await?;
-    let mut client = state.store.client().await?;
-    let tx = (**client).transaction().await?;
-    if !nodes::set_draining(&tx, node.id, wanted.draining).await? {
-        return Err(ApiError::conflict(format!(
-            "node {} is {}; only an active or draining one can be drained",
-            node.name, node.state
-        )));
-    }
-    audit::record(
-        &tx,
-        &Entry {
-            actor: &bearer.actor,
-            action: if wanted.draining { "node.draining" } else { "node.active" },
-            subject: "node",
-            subject_id: node.id.to_string(),
-            detail: json!({ "from": node.state }),
-        },
-    )
-    .await?;
-    tx.commit().await?;
-    drop(client);
-    state.desk.changed.notify();
-    let node = extract::node(&state, &node.id.to_string()).await?;
-    Ok(Json(view(&state, node).await?))
 }
 
 /// Invites a machine to join.

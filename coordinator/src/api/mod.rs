@@ -12,11 +12,14 @@ pub mod auth;
 pub mod error;
 pub mod extract;
 pub mod serve;
+pub mod signups;
 
 pub mod charts;
 pub mod deployment;
+pub mod drains;
 pub mod fleet;
 pub mod import;
+pub mod limits;
 pub mod moves;
 pub mod places;
 pub mod records;
@@ -64,6 +67,8 @@ pub struct ApiState {
     pub signals: Signals,
     pub authority: Arc<Authority>,
     pub directory: Directory,
+    /// What moves are held to.
+    pub rules: crate::moves::Rules,
     /// How long usage is remembered.
     pub retention: Retention,
 }
@@ -100,6 +105,7 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
                 .routes(routes!(fleet::nodes))
                 .routes(routes!(fleet::node))
                 .routes(routes!(fleet::forecast))
+                .routes(routes!(drains::look))
                 .routes(routes!(moves::list))
                 .routes(routes!(moves::get))
                 .routes(routes!(places::dns))
@@ -107,6 +113,7 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
                 .routes(routes!(records::decisions))
                 .routes(routes!(records::audit))
                 .routes(routes!(records::limits))
+                .routes(routes!(limits::of_tenant))
                 .routes(routes!(records::accuracy))
                 .routes(routes!(deployment::status)),
         ),
@@ -114,11 +121,12 @@ pub fn router(state: &ApiState, bounds: Bounds) -> (Router, OpenApi) {
             ADMIN,
             OpenApiRouter::new()
                 .routes(routes!(tenants::change))
+                .routes(routes!(signups::approve))
                 .routes(routes!(rules::set))
                 .routes(routes!(windows::set_tenant))
                 .routes(routes!(windows::set_node))
                 .routes(routes!(moves::begin_now))
-                .routes(routes!(fleet::drain))
+                .routes(routes!(drains::drain))
                 .routes(routes!(import::import))
                 .routes(routes!(fleet::invite))
                 .routes(routes!(moves::approve))

@@ -1,3 +1,5 @@
+mod drains;
+mod limits;
 mod looks;
 mod moves;
 
@@ -42,6 +44,7 @@ impl Site {
             signals: Signals::default(),
             authority: Arc::new(authority),
             directory: Directory::new(Duration::from_secs(5)),
+            rules: crate::moves::Rules::default(),
             retention: crate::config::Usage::default().retention(),
         };
         let bounds = Bounds { body_bytes: 4096, time: Duration::from_secs(60) };

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+use webhost_proto::ids::TenantId;
 
+use super::drain::minute;
 use super::open::{State, sealing_key};
 use super::{CliError, NodeCommand, TenantCommand, output};
 use crate::api::fleet::promise;
@@ -49,7 +51,10 @@ pub(super) async fn node(
                     node.kind.as_str().to_owned(),
                     node.shape,
                     node.region,
-                    node.state.to_string(),
+                    node.drain_by.map_or_else(
+                        || node.state.to_string(),
+                        |by| format!("{}, by {}", node.state, minute(Some(by))),
+                    ),
                     node.connected_at.map_or("no", |_| "yes").to_owned(),
                     node.agent_version,
                     node.id.to_string(),
@@ -87,6 +92,24 @@ pub(super) async fn tenant(
         }
         TenantCommand::Windows(given) => super::windows::tenant(&state.store, given).await,
         TenantCommand::Rules(given) => super::rules::run(config, &state.store, given).await,
+        TenantCommand::Approve { tenant, reason } => {
+            let client = state.store.client().await?;
+            let found = match tenant.parse::<TenantId>() {
+                Ok(id) => tenants::get(&**client, id).await?,
+                Err(_) => tenants::by_slug(&**client, &tenant).await?,
+            };
+            drop(client);
+            let none = || CliError::Other(format!("there is no tenant {tenant:?}"));
+            let id = found.ok_or_else(none)?.id;
+            let approved = desk(config, &state.store)
+                .approve(id, OPERATOR, &reason, Timestamp::now())
+                .await
+                .map_err(|error| CliError::Other(error.to_string()))?;
+            for unmet in &approved.unmet {
+                output::line(&format!("stays unmet: {unmet}"))?;
+            }
+            output::line("it gets its place as soon as there is one")
+        }
         TenantCommand::Import { node, apply, default_plan, format } => {
             if let Some(plan) = &default_plan {
                 request::plan(plan, &config.catalog)?;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::fleet::{MOST, desk};
 use super::{CliError, Format, output};
 use crate::config::Config;
-use crate::fleet::forecast::{Reach, first};
+use crate::fleet::forecast::{Reach, tightest};
 use crate::store::{Store, nodes};
 use crate::usage::rollup;
 
@@ -32,7 +32,7 @@ pub(super) async fn run(config: &Config, store: &Store, format: Format) -> Resul
     {
         output::line("growth is not known yet: it takes the same weekday of three weeks")?;
     }
-    let row = |name: String, reaches: &[Reach]| match first(reaches) {
+    let row = |name: String, reaches: &[Reach]| match tightest(reaches) {
         None => vec![name, String::new(), String::new(), String::new(), String::new(), days(None)],
         Some(reach) => {
             let show = |value: u64| reach.dimension.show(u32::try_from(value).unwrap_or(u32::MAX));
@@ -42,7 +42,7 @@ pub(super) async fn run(config: &Config, store: &Store, format: Format) -> Resul
                 reach.dimension.to_string(),
                 show(reach.now),
                 show(reach.limit),
-                grows.map(show).unwrap_or_default(),
+                grows.map_or_else(|| "–".to_owned(), show),
                 days(reach.days),
             ]
         }
@@ -55,10 +55,21 @@ pub(super) async fn run(config: &Config, store: &Store, format: Format) -> Resul
         row.push(days(place.days_with_one_more));
         rows.push(row);
     }
-    let headings =
-        ["PLACE", "NODES", "FULL FIRST", "NOW", "LIMIT", "GROWS A DAY", "DAYS", "ONE MORE", "THEN"];
+    let headings = [
+        "PLACE",
+        "NODES",
+        "FULL FIRST",
+        "NOW",
+        "LIMIT",
+        "GROWS A DAY",
+        "DAYS",
+        "ONE MORE NODE",
+        "DAYS THEN",
+    ];
     output::table(&headings, rows)?;
     let name = |id| names.get(&id).cloned().unwrap_or_else(|| id.to_string());
-    let rows = found.nodes.iter().map(|node| row(name(node.node), &node.reaches)).collect();
+    let mut rows: Vec<Vec<String>> =
+        found.nodes.iter().map(|node| row(name(node.node), &node.reaches)).collect();
+    rows.sort_unstable();
     output::table(&["NODE", "FULL FIRST", "NOW", "LIMIT", "GROWS A DAY", "DAYS"], rows)
 }

@@ -6,6 +6,7 @@
 //! while the service runs, or started for the time of the command. They need
 //! no token: who may read the database or its socket is an operator.
 
+mod drain;
 mod fleet;
 mod forecast;
 mod moves;
@@ -69,12 +70,7 @@ enum Command {
     },
     /// How a shared node would be emptied. Changes nothing unless --apply is
     /// given, which also sets the node draining.
-    Drain {
-        /// Its name or id.
-        node: String,
-        #[command(flatten)]
-        carry: plans::Carry,
-    },
+    Drain(drain::Given),
     /// Why a tenant lives where it does: every shared node's verdict.
     Explain {
         /// Its slug or id.
@@ -151,6 +147,15 @@ enum TenantCommand {
     /// Show or set when moves of a tenant may begin. A move that has begun goes
     /// on.
     Windows(windows::Given),
+    /// Let a tenant whose needs no plan satisfies have the largest plan all the
+    /// same. The service gives it its place.
+    Approve {
+        /// Its slug or id.
+        tenant: String,
+        /// For the audit trail.
+        #[arg(long)]
+        reason: String,
+    },
     /// Adopt the tenants that a node's database carries already; a dry run
     /// unless --apply is given. The service must run.
     Import {
@@ -237,9 +242,7 @@ impl Cli {
             Command::Tenant(command) => fleet::tenant(&config, &state, command).await,
             Command::Move(command) => moves::run(&config, &state.store, command).await,
             Command::Plan { carry } => plans::plan_all(&config, &state.store, carry).await,
-            Command::Drain { node, carry } => {
-                plans::drain_one(&config, &state.store, &node, carry).await
-            }
+            Command::Drain(given) => drain::run(&config, &state.store, given).await,
             Command::Accuracy { days, format } => {
                 plans::accuracy(&config, &state.store, days, format).await
             }

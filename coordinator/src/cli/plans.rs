@@ -10,29 +10,33 @@ use jiff::Timestamp;
 use serde_json::json;
 use webhost_proto::ids::{NodeId, TenantId};
 
+use super::drain::{minute, window};
 use super::fleet::{MOST, OPERATOR, desk};
 use super::{CliError, Format, output};
 use crate::config::Config;
-use crate::decide::{Mode, NodeShape};
-use crate::evaluate::{Wanted, accuracy as outcomes, force};
+use crate::decide::NodeShape;
+use crate::evaluate::{self, accuracy as outcomes};
 use crate::fleet::forecast::shape_for;
 use crate::fleet::growth::{Growth, Week, chart, grow};
-use crate::fleet::plan::{Overload, Why, drain};
-use crate::fleet::policy::AtOnce;
+use crate::fleet::plan::{Move as Step, Overload, Why};
 use crate::fleet::{Plan, Policy, Refusal, Snapshot, Verdict, explain, plan, verify};
-use crate::moves::Kind;
-use crate::store::audit::{self, Entry};
+use crate::moves::Rules;
+use crate::moves::drains::ahead::Ahead;
+use crate::moves::drains::policy;
+use crate::slots::Slots;
 use crate::store::{Store, nodes, tenants};
 use crate::usage::rollup;
+
+pub(super) const NOT_APPLIED: &str = "nothing was moved; add --apply to begin the moves";
 
 /// Whether the plan is carried out, and how it is printed.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Carry {
     /// Begin the moves; without it, nothing is changed.
     #[arg(long)]
-    apply: bool,
+    pub(super) apply: bool,
     #[command(flatten)]
-    format: Format,
+    pub(super) format: Format,
 }
 
 /// What to simulate.
@@ -64,6 +68,9 @@ struct Survey {
     shapes: Vec<NodeShape>,
     nodes: HashMap<NodeId, String>,
     slugs: HashMap<TenantId, String>,
+    slots: Slots,
+    ahead: Ahead,
+    now: Timestamp,
 }
 
 impl Survey {
@@ -75,18 +82,17 @@ impl Survey {
         let snapshot = slots.survey(&**client, now).await?;
         let nodes = nodes::list(&**client, None, MOST).await?;
         let tenants = tenants::list(&**client, None, None, MOST).await?;
-        let moves = &config.moves;
-        let at_once = AtOnce {
-            source: moves.max_per_source,
-            target: moves.max_per_target,
-            all: moves.max_in_fleet,
-        };
+        let rules = Rules::from(&config.moves);
+        let ahead = Ahead::read(&**client, &slots, &rules, now).await?;
         Ok(Self {
             snapshot,
-            policy: Policy { at_once, ..Policy::of(&config.catalog) },
+            policy: policy(&slots, &rules),
             shapes: config.catalog.shapes.clone(),
             nodes: nodes.into_iter().map(|node| (node.id, node.name)).collect(),
             slugs: tenants.into_iter().map(|tenant| (tenant.id, tenant.slug)).collect(),
+            slots,
+            ahead,
+            now,
         })
     }
 
@@ -106,53 +112,12 @@ fn failed(error: impl std::fmt::Display) -> CliError {
 pub(super) async fn plan_all(config: &Config, store: &Store, carry: Carry) -> Result<(), CliError> {
     let survey = Survey::of(config, store).await?;
     let made = plan(&survey.snapshot, &survey.policy).map_err(failed)?;
-    carry_out(config, store, &survey, &made, carry).await
-}
-
-pub(super) async fn drain_one(
-    config: &Config,
-    store: &Store,
-    name: &str,
-    carry: Carry,
-) -> Result<(), CliError> {
-    let survey = Survey::of(config, store).await?;
-    let node = match name.parse::<NodeId>() {
-        Ok(id) => Some(id),
-        Err(_) => nodes::by_name(&**store.client().await?, name).await?.map(|node| node.id),
-    };
-    let shared = |id: &NodeId| survey.snapshot.nodes.iter().any(|node| node.id == *id);
-    let node = node.filter(shared).ok_or_else(|| {
-        failed(format!("there is no shared node {name:?}; `node list` names them"))
-    })?;
-    let made = drain(&survey.snapshot, &survey.policy, &[node]).map_err(failed)?;
-    if carry.apply {
-        close(store, node, name).await?;
-    }
-    carry_out(config, store, &survey, &made, carry).await
-}
-
-/// No new tenants come to a node that is being emptied.
-async fn close(store: &Store, node: NodeId, name: &str) -> Result<(), CliError> {
-    let mut client = store.client().await?;
-    let tx = client.transaction().await.map_err(failed)?;
-    if !nodes::set_draining(&*tx, node, true).await? {
-        return Err(failed(format!("node {name} is not active, so it can't be drained")));
-    }
-    let entry = Entry {
-        actor: OPERATOR,
-        action: "node.draining",
-        subject: "node",
-        subject_id: node.to_string(),
-        detail: json!({}),
-    };
-    audit::record(&*tx, &entry).await?;
-    tx.commit().await.map_err(failed)
+    carry_out(store, &survey, &made, carry).await
 }
 
 /// Prints the plan, and begins its moves where that was asked for. A plan that
 /// the checker does not pass is neither.
 async fn carry_out(
-    config: &Config,
     store: &Store,
     survey: &Survey,
     plan: &Plan,
@@ -167,42 +132,32 @@ async fn carry_out(
         print(survey, plan)?;
     }
     if !carry.apply {
-        let note = "nothing was moved; add --apply to begin the moves";
-        return if carry.format.json || plan.waves.is_empty() {
-            Ok(())
-        } else {
-            output::line(note)
-        };
+        let left = !plan.waves.is_empty() && !carry.format.json;
+        return if left { output::line(NOT_APPLIED) } else { Ok(()) };
     }
-    let slots = desk(config, store).slots;
+    let steps: Vec<Step> = plan.moves().copied().collect();
+    begin(store, &survey.slots, &steps, |id| survey.slug(id), carry).await
+}
+
+/// Begins moves in their order, and prints what came of each.
+pub(super) async fn begin(
+    store: &Store,
+    slots: &Slots,
+    steps: &[Step],
+    slug: impl Fn(TenantId) -> String,
+    carry: Carry,
+) -> Result<(), CliError> {
     let mut refused = 0;
-    for step in plan.moves() {
-        let why = match step.why {
-            Why::Relieve => "its node is overloaded",
-            Why::Drain => "its node is being emptied",
-            Why::Consolidate => "its node is not needed any more",
-        };
-        let wanted = Wanted {
-            tenant: step.tenant,
-            mode: Mode::MultiTenant,
-            kind: Some(Kind::Lateral),
-            target: Some(step.to),
-            reason: Some(format!("plan: {why}")),
-            confirm_rows: 0,
-            dry_run: false,
-        };
-        let begun = force(store, &slots, wanted, OPERATOR).await;
-        if carry.format.json {
-            refused += u32::from(begun.is_err());
-            continue;
-        }
-        let slug = survey.slug(step.tenant);
-        match begun {
-            Ok(forced) => output::line(&format!("{slug}: move {} has begun", forced.move_id))?,
+    for (tenant, begun) in evaluate::carry(store, slots, steps, OPERATOR).await {
+        let line = match begun {
+            Ok(id) => format!("{}: move {id} is asked for", slug(tenant)),
             Err(error) => {
                 refused += 1;
-                output::line(&format!("{slug}: {error}"))?;
+                format!("{}: {error}", slug(tenant))
             }
+        };
+        if !carry.format.json {
+            output::line(&line)?;
         }
     }
     match refused {
@@ -249,9 +204,12 @@ fn print(survey: &Survey, plan: &Plan) -> Result<(), CliError> {
     if plan.waves.is_empty() {
         return output::line("no moves");
     }
+    let steps: Vec<Step> = plan.moves().copied().collect();
+    let mut times = survey.ahead.times(&steps, &survey.slots, survey.now).into_iter();
     let mut rows = Vec::new();
     for (wave, moves) in (1..).zip(&plan.waves) {
         for step in moves {
+            let times = times.next().unwrap_or_default();
             rows.push(vec![
                 format!("{wave}"),
                 survey.slug(step.tenant),
@@ -264,14 +222,19 @@ fn print(survey: &Survey, plan: &Plan) -> Result<(), CliError> {
                 }
                 .to_owned(),
                 step.disk.to_string(),
+                window(times.window, survey.now),
+                minute(times.begins),
+                minute(times.ends),
             ]);
         }
     }
-    output::table(&["WAVE", "TENANT", "FROM", "TO", "WHY", "MIB"], rows)?;
+    let headings =
+        ["WAVE", "TENANT", "FROM", "TO", "WHY", "MIB", "NEXT WINDOW", "BEGINS (UTC)", "ENDS (UTC)"];
+    output::table(&headings, rows)?;
     for node in &plan.emptied {
         output::line(&format!("{} is empty then", survey.node(*node)))?;
     }
-    Ok(())
+    output::line("times are estimates, after the moves that wait already")
 }
 
 pub(super) async fn explain_one(

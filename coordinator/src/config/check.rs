@@ -53,6 +53,7 @@ impl Config {
         )?;
         ensure(self.signup.retry_interval_s >= 1, "signup.retry_interval_s", "must be at least 1")?;
         self.usage.validate()?;
+        self.records.validate()?;
         ensure(self.evaluation.interval_s >= 1, "evaluation.interval_s", "must be at least 1")?;
         ensure(
             self.evaluation.scan_interval_s >= 1,

@@ -11,6 +11,7 @@
 mod check;
 mod environment;
 mod moves;
+mod records;
 mod usage;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::{Catalog, CatalogError, Mode};
 
 pub use moves::{AutoRollback, Moves};
+pub use records::Records;
 pub use usage::Usage;
 
 /// Why a configuration can't be used.
@@ -86,6 +88,7 @@ pub struct Config {
     pub link: Link,
     pub signup: Signup,
     pub usage: Usage,
+    pub records: Records,
     pub evaluation: Evaluation,
     pub moves: Moves,
     pub routing: Routing,
@@ -103,6 +106,7 @@ impl Default for Config {
             link: Link::default(),
             signup: Signup::default(),
             usage: Usage::default(),
+            records: Records::default(),
             evaluation: Evaluation::default(),
             moves: Moves::default(),
             routing: Routing::default(),

@@ -39,6 +39,8 @@ fn values_out_of_range_are_named() {
         ("[database]\nconnections = 1\n", "database.connections"),
         ("[api]\nkey_file = \"/k\"\n", "api.certificate_file"),
         ("[usage]\nwindow_s = 1\n", "usage.window_s"),
+        ("[records]\naudit_days = 3\n", "records.audit_days"),
+        ("[records]\nusage_hourly_days = 61\n", "records.usage_hourly_days"),
         ("[moves]\nmax_per_source = 0\n", "moves.max_per_source"),
         ("[moves]\nway_back_s = 31622401\n", "moves.way_back_s"),
         ("[moves.auto_rollback]\nlatency_factor = 1\n", "moves.auto_rollback.latency_factor"),

@@ -202,6 +202,25 @@ pub(super) fn build(choice: Choice, profile: &Profile, catalog: &Catalog) -> Dec
     }
 }
 
+impl Decision {
+    /// An administrator lets it be put in place although `unmet` needs stay:
+    /// the recommended plan is granted where it leaves just those. The mode
+    /// stays as it is, so no hard rule is overridden.
+    pub fn allow(&mut self, unmet: &[Unmet], by: &str, catalog: &Catalog) {
+        if self.granted.is_some() || self.unmet_needs.is_empty() || self.unmet_needs != unmet {
+            return;
+        }
+        let of =
+            |name: &PlanName| catalog.plan(name.as_str()).filter(|plan| plan.mode == self.mode);
+        // Never less than what is paid for.
+        let plan = if self.less_than_bought { of(&self.bought_plan) } else { of(&self.plan) };
+        self.granted = plan.map(Target::of);
+        if self.granted.is_some() {
+            self.notes.push(format!("{by} allows what stays unmet: {}", list(&self.unmet_needs)));
+        }
+    }
+}
+
 /// Costs of plans, with the number of tenants that a shared server has.
 struct Prices<'a> {
     catalog: &'a Catalog,

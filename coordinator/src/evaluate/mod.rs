@@ -20,6 +20,7 @@
 //! when it begins, and never to two within the configured gap.
 
 pub mod accuracy;
+pub mod carry;
 pub mod force;
 pub mod judge;
 pub mod limits;
@@ -29,6 +30,7 @@ pub mod trigger;
 #[cfg(test)]
 mod tests;
 
+pub use carry::carry;
 pub use force::{ForceError, Forced, Wanted, force};
 pub use judge::{Facts, FactsError, Verdict, judge};
 pub use run::{Evaluated, Evaluator, Pace};

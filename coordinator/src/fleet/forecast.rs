@@ -135,6 +135,13 @@ pub fn first(reaches: &[Reach]) -> Option<&Reach> {
     reaches.iter().filter(|reach| reach.days.is_some()).min_by_key(|reach| reach.days)
 }
 
+/// The dimension that is above its limit first; where none will be, or growth
+/// is not known, the one that is fullest now.
+pub fn tightest(reaches: &[Reach]) -> Option<&Reach> {
+    let share = |reach: &&Reach| u128::from(reach.now) * 1_000_000 / u128::from(reach.limit.max(1));
+    first(reaches).or_else(|| reaches.iter().max_by_key(share))
+}
+
 /// The smallest shape of a shared node on which a tenant fits below the limit of
 /// placement; none where none is large enough: it needs a node of its own.
 pub fn shape_for<'a>(

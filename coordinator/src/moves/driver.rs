@@ -77,7 +77,7 @@ impl From<&crate::config::Moves> for Rules {
 impl Rules {
     /// Rows per second that a copy to a node of `mode` may reach; 0 is
     /// unlimited.
-    fn rate(&self, mode: &str) -> u64 {
+    pub(super) fn rate(&self, mode: &str) -> u64 {
         let shared = if mode == "multi_tenant" { self.max_rows_per_second_to_shared } else { 0 };
         match (self.max_rows_per_second, shared) {
             (0, rate) | (rate, 0) => rate,

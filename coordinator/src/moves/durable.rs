@@ -155,6 +155,9 @@ pub struct Durable {
     /// When the current step may be begun again.
     #[serde(default)]
     pub not_before: Option<Timestamp>,
+    /// It has not begun because it is not its turn; it could otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub queued: bool,
     /// When patience with the current step ends.
     #[serde(default)]
     pub deadline: Option<Timestamp>,
@@ -277,6 +280,7 @@ impl Durable {
             command: None,
             attempts: 0,
             not_before: None,
+            queued: false,
             deadline: None,
             alarm_at: None,
             reminded_at: None,
@@ -344,6 +348,7 @@ impl Durable {
         self.pause_sent = false;
         self.attempts = 0;
         self.not_before = None;
+        self.queued = false;
         self.deadline = deadline;
         self.alarm_at = alarm_at;
     }

@@ -56,6 +56,12 @@ impl Limits {
         Ok(())
     }
 
+    /// As [`Limits::source`], without the reason.
+    pub fn has_turn(&self, busy: &[Busy], source: NodeId) -> bool {
+        count(busy, |_| true) < self.in_fleet
+            && count(busy, |one| one.source == source) < self.per_source
+    }
+
     /// Whether one more move to `target` may begin beside `busy`.
     pub fn takes(&self, busy: &[Busy], target: NodeId) -> bool {
         count(busy, |one| one.target == Some(target)) < self.per_target
@@ -91,5 +97,8 @@ mod tests {
         let why = limits.source(&three, b).expect_err("full");
         assert!(why.contains("max_in_fleet is 3"), "{why}");
         assert_eq!(limits.source(&[], a), Ok(()));
+        for (busy, source) in [(&one, a), (&one, b), (&three, b), (&Vec::new(), a)] {
+            assert_eq!(limits.has_turn(busy, source), limits.source(busy, source).is_ok());
+        }
     }
 }

@@ -60,6 +60,7 @@
 
 pub mod apply;
 pub mod consider;
+pub mod drains;
 pub mod driver;
 pub mod durable;
 pub mod forget;
@@ -71,6 +72,7 @@ pub mod progress;
 pub mod proposals;
 pub mod request;
 pub mod runbook;
+pub mod schedule;
 pub mod state;
 pub mod steps;
 pub mod target;

@@ -12,6 +12,7 @@
 //! **Invariant:** the same key with the same request has one answer, however
 //! often and however parallel it comes.
 
+pub mod approve;
 pub mod import;
 pub mod queue;
 pub mod request;

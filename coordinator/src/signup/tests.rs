@@ -231,3 +231,46 @@ async fn an_unmet_need_waits_for_an_administrator() {
     assert_eq!(body["state"], "waiting");
     assert!(body["state_reason"].as_str().expect("a reason").contains("administrator"), "{body}");
 }
+
+#[tokio::test]
+async fn an_administrator_allows_what_stays_unmet_and_no_more() {
+    let world = World::new(catalog(7)).await;
+    let mut body = large("huge");
+    body["profile_overrides"]["vehicle_count"] = json!(501);
+    let (tenant, _) = world.sign_up(body.clone()).await;
+    let (other, _) = world.sign_up(large("other")).await;
+    let now = Timestamp::now();
+    let approve = |tenant| world.desk.approve(tenant, "token ops", "they pay for it", now);
+    let refused = approve(other).await.expect_err("it waits for a node").to_string();
+    assert!(refused.contains("other is waiting") && refused.contains("no unmet need"), "{refused}");
+    let approved = approve(tenant).await.expect("approved");
+    assert_eq!(approved.unmet.len(), 1);
+    // Nobody need ask again, and it is not forgotten while no node is there.
+    world.desk.reconcile(now).await.expect("looks");
+    let waits = "select count(*) from tenants where slug = 'huge' and state = 'waiting'
+                 and state_reason like 'no dedicated node%'";
+    assert_eq!(world.count(waits).await, 1);
+    // It asks for more: that was not approved.
+    let more = |vehicles: u32| {
+        format!(
+            "update tenants set profile = jsonb_set(profile, '{{vehicle_count}}', '{vehicles}')
+             where slug = 'huge'"
+        )
+    };
+    world.execute(&more(900)).await;
+    world.node("own-1", NodeKind::Dedicated).await;
+    world.desk.reconcile(now).await.expect("looks");
+    let again = "select count(*) from tenants where slug = 'huge' and state = 'waiting'
+                 and state_reason like 'an administrator must look%'";
+    assert_eq!(world.count(again).await, 1);
+    world.execute("update tenants set state = 'suspended' where slug = 'other'").await;
+    world.execute("update placements set state = 'ended', ended_at = now()").await;
+    world.execute(&more(501)).await;
+    world.desk.reconcile(now).await.expect("looks");
+    let placed = "select count(*) from tenants where slug = 'huge' and state = 'provisioning'";
+    assert_eq!(world.count(placed).await, 1);
+    let audited = "select count(*) from audit where action = 'tenant.needs_approved'
+                   and actor = 'token ops' and detail->>'reason' = 'they pay for it'";
+    assert_eq!(world.count(audited).await, 1);
+    approve(tenant).await.expect_err("it has its place");
+}

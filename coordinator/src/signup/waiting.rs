@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use webhost_proto::ids::TenantId;
 
+use super::approve::Approved;
 use super::reserve::Decided;
 use super::{Desk, stated};
 use crate::decide::{Profile, Usage, recommend};
@@ -170,14 +171,21 @@ impl Desk {
         Ok(placed)
     }
 
-    /// What is best for a waiting tenant, by what it stated.
-    fn decide(&self, row: &Tenant) -> Result<Decided, StoreError> {
+    /// What is best for a waiting tenant, by what it stated and what an
+    /// administrator allowed.
+    pub(super) fn decide(&self, row: &Tenant) -> Result<Decided, StoreError> {
         let catalog = &self.slots.catalog;
         let profile =
             Profile::build(&row.plan, &stated(row)?, &Usage::default(), catalog).map_err(
                 |error| StoreError::Corrupt { what: "tenants.profile", detail: error.to_string() },
             )?;
-        let decision = recommend(&profile, catalog);
+        let mut decision = recommend(&profile, catalog);
+        if let Some(approved) = &row.approved {
+            let approved: Approved = serde_json::from_value(approved.clone()).map_err(|error| {
+                StoreError::Corrupt { what: "tenants.approved", detail: error.to_string() }
+            })?;
+            decision.allow(&approved.unmet, &approved.by, catalog);
+        }
         Ok(Decided { tenant: row.id, epoch: row.epoch, profile, decision })
     }
 }

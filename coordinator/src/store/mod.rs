@@ -24,6 +24,7 @@ pub mod limits;
 pub mod moves;
 pub mod node_link;
 pub mod nodes;
+pub mod old;
 pub mod placements;
 pub mod places;
 pub mod rules;

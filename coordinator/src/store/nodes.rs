@@ -37,6 +37,9 @@ pub struct Node {
     pub shape: String,
     pub region: String,
     pub state: NodeState,
+    /// Until when it is to be empty, where it is drained by a time.
+    #[schema(value_type = Option<String>)]
+    pub drain_by: Option<Timestamp>,
     /// What the agent measured; none until its first Hello.
     pub measured: Option<Measured>,
     pub tunnel_address: String,
@@ -58,7 +61,7 @@ pub struct Measured {
     pub db_connections: u64,
 }
 
-const COLUMNS: &str = "id, name, kind, shape, region, state, measured_cpu_millicores, \
+const COLUMNS: &str = "id, name, kind, shape, region, state, drain_by, measured_cpu_millicores, \
                        measured_memory_bytes, measured_disk_bytes, measured_db_connections, \
                        tunnel_address, agent_version, connected_at, last_seen_at, created_at";
 
@@ -83,6 +86,7 @@ fn node(row: &Row) -> Result<Node, StoreError> {
         shape: row.try_get("shape")?,
         region: row.try_get("region")?,
         state: row.try_get("state")?,
+        drain_by: row.try_get("drain_by")?,
         measured,
         tunnel_address: row.try_get("tunnel_address")?,
         agent_version: row.try_get("agent_version")?,
@@ -240,19 +244,51 @@ pub async fn disconnected(client: &impl GenericClient, id: NodeId) -> Result<(),
     Ok(())
 }
 
-/// Sets a node draining or active again; answers whether there is such a
-/// node that is not revoked.
+/// Sets a node draining, to be empty `by` a time where there is one, or active
+/// again; answers whether there is such a node that is not revoked. Of another
+/// time than before nobody was told anything.
 pub async fn set_draining(
     client: &impl GenericClient,
     id: NodeId,
     draining: bool,
+    by: Option<Timestamp>,
 ) -> Result<bool, StoreError> {
     let state = if draining { NodeState::Draining } else { NodeState::Active };
     let changed = client
         .execute(
-            "update nodes set state = $2 where id = $1 and state in ('active', 'draining')",
-            &[&id.0, &state],
+            "update nodes set state = $2, drain_by = $3,
+                    drain_told_at = case when drain_by = $3 then drain_told_at end
+             where id = $1 and state in ('active', 'draining')",
+            &[&id.0, &state, &by.filter(|_| draining)],
         )
         .await?;
     Ok(changed == 1)
+}
+
+/// The draining nodes that are to be empty by a time of which nobody was told
+/// yet that it will not be met.
+pub async fn to_be_empty(client: &impl GenericClient) -> Result<Vec<Node>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from nodes
+         where state = 'draining' and drain_by is not null and drain_told_at is null order by id"
+    );
+    client.query(&sql, &[]).await?.iter().map(node).collect()
+}
+
+/// Notes that somebody is told of a node that will not be empty `by` its time;
+/// false where somebody was, or the time is another now.
+pub async fn told_of_drain(
+    client: &impl GenericClient,
+    id: NodeId,
+    by: Timestamp,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let written = client
+        .execute(
+            "update nodes set drain_told_at = $3
+             where id = $1 and drain_by = $2 and drain_told_at is null and state = 'draining'",
+            &[&id.0, &by, &now],
+        )
+        .await?;
+    Ok(written == 1)
 }

@@ -41,6 +41,10 @@ pub struct Tenant {
     pub profile: serde_json::Value,
     pub state: TenantState,
     pub state_reason: String,
+    /// Who let it have a plan that leaves needs unmet, and which; null where
+    /// nobody did.
+    #[schema(value_type = Option<Object>)]
+    pub approved: Option<serde_json::Value>,
     #[schema(value_type = u64)]
     pub epoch: Epoch,
     #[schema(value_type = Option<String>)]
@@ -52,7 +56,7 @@ pub struct Tenant {
 }
 
 const COLUMNS: &str = "id, slug, name, email, company_name, billing_email, plan, profile, state, \
-                       state_reason, epoch, evaluated_at, created_at, updated_at";
+                       state_reason, approved, epoch, evaluated_at, created_at, updated_at";
 
 fn tenant(row: &Row) -> Result<Tenant, StoreError> {
     Ok(Tenant {
@@ -66,6 +70,7 @@ fn tenant(row: &Row) -> Result<Tenant, StoreError> {
         profile: row.try_get("profile")?,
         state: row.try_get("state")?,
         state_reason: row.try_get("state_reason")?,
+        approved: row.try_get("approved")?,
         epoch: Epoch(row.try_get::<_, i64>("epoch")?.unsigned_abs()),
         evaluated_at: row.try_get("evaluated_at")?,
         created_at: row.try_get("created_at")?,
@@ -162,6 +167,16 @@ pub async fn set_host(
 pub async fn host(client: &impl GenericClient, id: TenantId) -> Result<String, StoreError> {
     let row = client.query_opt("select host from tenants where id = $1", &[&id.0]).await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+}
+
+/// The slugs of those tenants.
+pub async fn slugs(
+    client: &impl GenericClient,
+    ids: &[TenantId],
+) -> Result<HashMap<TenantId, String>, StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = client.query("select id, slug from tenants where id = any($1)", &[&ids]).await?;
+    rows.iter().map(|row| Ok((TenantId(row.try_get(0)?), row.try_get(1)?))).collect()
 }
 
 /// One tenant by its slug.
@@ -310,6 +325,17 @@ pub async fn set_plan(
 /// Forgets the last evaluation, so that the tenant is evaluated at once.
 pub async fn evaluate_again(client: &impl GenericClient, id: TenantId) -> Result<(), StoreError> {
     client.execute("update tenants set evaluated_at = null where id = $1", &[&id.0]).await?;
+    Ok(())
+}
+
+/// Keeps who let the tenant have a plan that leaves needs unmet.
+pub async fn set_approved(
+    client: &impl GenericClient,
+    id: TenantId,
+    approved: &serde_json::Value,
+) -> Result<(), StoreError> {
+    let sql = "update tenants set approved = $2, updated_at = now() where id = $1";
+    client.execute(sql, &[&id.0, &approved]).await?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use webhost_proto::ids::{NodeId, TenantId};
 
 use super::StoreError;
+use crate::moves::schedule::Calendar;
 use crate::moves::window::Window;
 
 /// Whose windows.
@@ -49,6 +50,21 @@ pub async fn of_nodes(client: &impl GenericClient) -> Result<Vec<(NodeId, Window
     let sql = "select node_id, opens from move_windows where node_id is not null";
     let rows = client.query(sql, &[]).await?;
     rows.iter().map(|row| Ok((NodeId(row.try_get(0)?), parsed(row.try_get(1)?)?))).collect()
+}
+
+/// The windows of all that have any.
+pub async fn all(client: &impl GenericClient) -> Result<Calendar, StoreError> {
+    let rows = client.query("select tenant_id, node_id, opens from move_windows", &[]).await?;
+    let mut calendar = Calendar::default();
+    for row in &rows {
+        let window = parsed(row.try_get(2)?)?;
+        if let Some(id) = row.try_get::<_, Option<Uuid>>(0)? {
+            calendar.tenants.entry(TenantId(id)).or_default().push(window);
+        } else if let Some(id) = row.try_get::<_, Option<Uuid>>(1)? {
+            calendar.nodes.entry(NodeId(id)).or_default().push(window);
+        }
+    }
+    Ok(calendar)
 }
 
 /// Replaces the windows of one that exists.

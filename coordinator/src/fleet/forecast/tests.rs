@@ -78,6 +78,12 @@ fn a_node_is_full_when_those_who_live_there_have_grown_so_far() {
     assert!(tenants.grows_milli > Some(0));
     assert_eq!(tenants.days, None, "one more in four weeks: not for ten years");
     assert_eq!(first(&place.reaches).map(|reach| reach.dimension), Some(Dimension::Cpu));
+    assert_eq!(tightest(&place.reaches), first(&place.reaches));
+    let still =
+        |dimension, now| Reach { dimension, now, limit: 100, grows_milli: None, days: None };
+    let still =
+        [still(Dimension::Memory, 20), still(Dimension::Disk, 90), still(Dimension::Cpu, 3)];
+    assert_eq!((first(&still), tightest(&still)), (None, Some(&still[1])), "fullest now");
     assert!(place.days_with_one_more > all.days);
 }
 

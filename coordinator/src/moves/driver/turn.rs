@@ -6,6 +6,7 @@ use tracing::info;
 
 use super::super::durable::Ticket;
 use super::super::kind::Kind;
+use super::super::limits::Busy;
 use super::super::next::Transition;
 use super::super::proposals;
 use super::super::state::{Ending, State, Step};
@@ -16,6 +17,17 @@ use super::told::{log, record};
 use super::{Driver, Looked};
 use crate::store::moves::{self, Move};
 use crate::store::{StoreError, nodes, tenants};
+
+/// So many moves of a queue are looked at from behind.
+const MOST_BEFORE: i64 = 32;
+
+/// What a move waits for, in words.
+enum Wait<'a> {
+    /// A node, or a window.
+    For(&'a str),
+    /// Its turn, and nothing else.
+    Turn(&'a str),
+}
 
 impl Driver {
     /// Finds and promises a node, and begins; or waits for one, or for the
@@ -33,18 +45,22 @@ impl Driver {
             return self.not_begun(tx, from, &why, now).await;
         }
         if let Some(why) = windows::closed(&*tx, from, now).await? {
-            return self.wait_for_node(tx, from, &why, now).await;
+            return self.wait_for_node(tx, from, Wait::For(&why), now).await;
         }
         moves::take_turn(&*tx).await?;
         let limits = &self.rules.limits;
         let busy = if from.durable.wanted.dry_run { Vec::new() } else { moves::busy(&*tx).await? };
         if let Err(why) = limits.source(&busy, from.source) {
-            return self.wait_for_node(tx, from, &why, now).await;
+            return self.wait_for_node(tx, from, Wait::Turn(&why), now).await;
+        }
+        if self.another_comes_first(&tx, from, &busy, now).await? {
+            let why = "waits for its turn: one that comes before it may begin";
+            return self.wait_for_node(tx, from, Wait::Turn(why), now).await;
         }
         let mut to = from.revised(now);
         let message = if let Some(target) = from.target {
             if !limits.takes(&busy, target) {
-                return self.wait_for_node(tx, from, &limits.full(), now).await;
+                return self.wait_for_node(tx, from, Wait::Turn(&limits.full()), now).await;
             }
             format!("{} is promised to the tenant", from.durable.target_place)
         } else {
@@ -68,7 +84,7 @@ impl Driver {
                     for copy in &copies {
                         why = format!("{why}; {} holds an old copy of the tenant", copy.name);
                     }
-                    return self.wait_for_node(tx, from, &why, now).await;
+                    return self.wait_for_node(tx, from, Wait::For(&why), now).await;
                 }
             };
             moves::reserve_incoming(&*tx, from, chosen.id, &from.durable.wanted.mode).await?;
@@ -145,21 +161,54 @@ impl Driver {
         Ok(Looked::Changed)
     }
 
+    /// Whether a move that comes before this one, and waited for nothing but
+    /// its turn, could begin now: whoever looks first doesn't go first.
+    async fn another_comes_first(
+        &self,
+        tx: &deadpool_postgres::Transaction<'_>,
+        from: &Move,
+        busy: &[Busy],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        if from.durable.wanted.dry_run {
+            return Ok(false);
+        }
+        let limits = &self.rules.limits;
+        for other in moves::before(&**tx, from, MOST_BEFORE).await? {
+            let target = other.target.or(other.durable.wanted.node);
+            if limits.has_turn(busy, other.source)
+                && target.is_none_or(|target| limits.takes(busy, target))
+                && windows::closed(&**tx, &other, now).await?.is_none()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// No node is free, or it is not the move's turn: said once per reason,
-    /// tried again and again.
+    /// tried again and again. Whoever is next of its node tries soon.
     async fn wait_for_node(
         &self,
         tx: deadpool_postgres::Transaction<'_>,
         from: &Move,
-        why: &str,
+        wait: Wait<'_>,
         now: Timestamp,
     ) -> Result<Looked, StoreError> {
+        let (Wait::For(why) | Wait::Turn(why)) = wait;
         let news = from.error.as_deref() != Some(why);
         let mut to = from.revised(now);
         to.updated_at = from.updated_at;
         to.error = Some(why.to_owned());
         to.durable.attempts = from.durable.attempts.saturating_add(1);
-        let due = later(now, self.timing.pause(to.durable.attempts));
+        let mut due = later(now, self.timing.pause(to.durable.attempts));
+        to.durable.queued = matches!(wait, Wait::Turn(_));
+        if to.durable.queued {
+            let before = moves::before(&*tx, from, MOST_BEFORE).await?;
+            if !before.iter().any(|other| other.source == from.source) {
+                due = due.min(later(now, self.timing.period));
+            }
+        }
         to.durable.not_before = Some(due);
         if !moves::save(&*tx, from, &to).await? {
             return Ok(Looked::Overtaken);

@@ -10,6 +10,7 @@
 mod books;
 mod commands;
 mod history;
+mod pace;
 mod turns;
 
 pub use books::{
@@ -18,6 +19,7 @@ pub use books::{
 };
 pub use commands::{Open, Sent, of_command, open, settle_commands};
 pub use history::{Event, audit, event, events};
+pub use pace::{before, copied, of_those_on, queue};
 pub use turns::{busy, take_turn};
 
 use jiff::Timestamp;

@@ -1,12 +1,19 @@
 //! Limits, and what a move is begun with.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+use webhost_proto::ids::MoveId;
 use webhost_proto::wire::command;
 
+use crate::decide::Region;
+use crate::fleet::Rules;
 use crate::moves::driver::world::{World, good, name};
 use crate::moves::windows;
 use crate::moves::{self, NewMove};
-use crate::store::testing;
 use crate::store::windows::Whose;
+use crate::store::{rules, testing};
 
 #[tokio::test]
 async fn what_is_beyond_the_limits_waits_for_its_turn() {
@@ -73,7 +80,7 @@ async fn a_full_target_is_waited_for() {
 }
 
 /// The days before and after `now`, as a window knows them.
-fn days(now: jiff::Timestamp) -> [String; 2] {
+fn days(now: Timestamp) -> [String; 2] {
     [-1_i64, 2].map(|off| {
         let then = now.as_second().div_euclid(86_400) + off;
         let name = ["thu", "fri", "sat", "sun", "mon", "tue", "wed"];
@@ -106,7 +113,7 @@ async fn a_move_begins_in_the_windows_of_its_tenant_and_nodes_and_goes_on_after_
     }
     let begin = moves::window::all_open(&[&[later.parse().expect("a window")]], world.now);
     let until = begin.expect("opens").duration_since(world.now);
-    world.pass(std::time::Duration::try_from(until).expect("later"));
+    world.pass(Duration::try_from(until).expect("later"));
     world.tick().await;
     assert_eq!(world.state(id).await, "open_tunnel");
     // A window that closes stops nothing.
@@ -181,4 +188,94 @@ async fn a_downgrade_takes_along_what_its_plan_retains_and_is_throttled() {
         })
         .await;
     assert!(seen.iter().all(|spec| *spec == (0, 0)), "{seen:?}");
+}
+
+/// The first waits for nothing but its turn, and happens to look later.
+#[tokio::test]
+async fn who_came_first_goes_first_and_before_both_who_must_be_gone_sooner() {
+    let store = testing::database().await;
+    let mut busy = World::on(store.clone()).await;
+    busy.request().await;
+    busy.play(&mut |command| (name(command) != "copy").then(|| good(command))).await;
+    let wait = async |node| {
+        let mut world = World::on(store.clone()).await;
+        world.now = busy.now;
+        world.live_on(node).await;
+        let id = world.request().await;
+        (world, id)
+    };
+    let (mut first, one) = wait(busy.source).await;
+    let (second, two) = wait(busy.source).await;
+    second.tick().await;
+    for (world, id) in [(&first, one), (&second, two)] {
+        assert_eq!(world.state(id).await, "waiting_for_node");
+        assert!(world.row(id).await.durable.queued);
+    }
+    let look = async |id: MoveId, at: Timestamp| {
+        let client = store.client().await.expect("a client");
+        let sql = "update moves set durable = jsonb_set(durable, '{not_before}', $2) where id = $1";
+        client.execute(sql, &[&id.0, &json!(at)]).await.expect("updates");
+    };
+    let day = Duration::from_secs(86_400);
+    for id in [one, two] {
+        look(id, moves::timing::later(busy.now, day)).await;
+    }
+    busy.play(&mut |command| (name(command) != "way_back").then(|| good(command))).await;
+    let later = |seconds| moves::timing::later(busy.now, Duration::from_secs(seconds));
+    look(one, later(20)).await;
+    look(two, busy.now).await;
+    first.now = busy.now;
+    first.tick().await;
+    for id in [one, two] {
+        assert_eq!(first.state(id).await, "waiting_for_node", "the other came first");
+    }
+    let why = first.row(two).await.error.expect("is told");
+    assert!(why.contains("comes before"), "{why}");
+    // A node that is to be empty soon: its moves come before.
+    let sooner = World::on(store.clone()).await;
+    let client = store.client().await.expect("a client");
+    let sql =
+        "update nodes set state = 'draining', drain_by = now() + interval '1 day' where id = $1";
+    client.execute(sql, &[&sooner.source.0]).await.expect("drains");
+    let three = sooner.request().await;
+    first.rules.limits.in_fleet = 1;
+    first.rules.limits.per_source = 0;
+    first.tick().await;
+    assert!(first.row(three).await.durable.queued);
+    first.rules = moves::Rules::default();
+    first.rules.limits.in_fleet = 1;
+    look(three, later(20)).await;
+    look(one, busy.now).await;
+    first.tick().await;
+    assert_eq!(first.state(one).await, "waiting_for_node", "the draining node's goes first");
+    first.now = later(21);
+    first.tick().await;
+    assert_eq!(first.state(three).await, "open_tunnel");
+}
+
+#[tokio::test]
+async fn a_move_goes_near_where_its_tenant_should_live() {
+    for near in ["fra", "sin"] {
+        let world = World::new().await;
+        let client = world.store.client().await.expect("a client");
+        for place in ["iad", "fra", "sin"] {
+            let sql = "insert into nodes (id, name, kind, shape, region, state, tunnel_address,
+                                          connected_at, last_seen_at)
+                       select gen_random_uuid(), $2, kind, shape, $2, state, tunnel_address,
+                              connected_at, last_seen_at from nodes where id = $1";
+            client.execute(sql, &[&world.source.0, &place]).await.expect("a node");
+        }
+        let rules = Rules { near: vec![Region(near.to_owned())], ..Rules::default() };
+        rules::set(&**client, world.tenant, &rules).await.expect("sets");
+        let lateral = NewMove {
+            mode: "multi_tenant".into(),
+            plan: "hobby".into(),
+            target: None,
+            ..world.upgrade()
+        };
+        let id = moves::request(&world.store, lateral).await.expect("a move");
+        world.tick().await;
+        let row = world.row(id).await;
+        assert_eq!((row.state.as_str(), row.durable.target_place.as_str()), ("open_tunnel", near));
+    }
 }

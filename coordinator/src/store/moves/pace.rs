@@ -1,0 +1,61 @@
+//! What says how long moves take, and which of them come first.
+
+use tokio_postgres::GenericClient;
+use webhost_proto::ids::NodeId;
+
+use super::{COLUMNS, Move, SETTLED, read};
+use crate::store::StoreError;
+
+/// Up to `limit` moves that copied something, newest first.
+pub async fn copied(client: &impl GenericClient, limit: i64) -> Result<Vec<Move>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from moves m where m.result ? 'copy' order by m.id desc limit $1"
+    );
+    client.query(&sql, &[&limit]).await?.iter().map(read).collect()
+}
+
+/// The moves that wait for their turn, in the order in which they begin: those
+/// away from nodes that are to be empty soonest, then as they were asked for.
+/// Dry runs wait for nobody.
+pub async fn queue(client: &impl GenericClient) -> Result<Vec<Move>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from moves m join nodes n on n.id = m.source_node_id
+         where m.ended_at is null and m.state = 'waiting_for_node'
+           and coalesce(m.durable->'wanted'->>'dry_run', 'false') = 'false'
+         order by coalesce(n.drain_by, 'infinity'), m.created_at, m.id"
+    );
+    client.query(&sql, &[]).await?.iter().map(read).collect()
+}
+
+/// Up to `limit` moves of that queue that come before `row` and wait for
+/// nothing but their turn, the first first.
+pub async fn before(
+    client: &impl GenericClient,
+    row: &Move,
+    limit: i64,
+) -> Result<Vec<Move>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from moves m join nodes n on n.id = m.source_node_id
+         where m.ended_at is null and m.state = 'waiting_for_node' and m.id <> $1
+           and m.durable->>'queued' = 'true'
+           and (coalesce(n.drain_by, 'infinity'), m.created_at, m.id)
+             < ((select coalesce(drain_by, 'infinity') from nodes where id = $2), $3, $1)
+         order by coalesce(n.drain_by, 'infinity'), m.created_at, m.id limit $4"
+    );
+    let rows = client.query(&sql, &[&row.id.0, &row.source.0, &row.created_at, &limit]).await?;
+    rows.iter().map(read).collect()
+}
+
+/// The open moves of the tenants that live on `node`; old copies that are kept
+/// elsewhere of earlier ones are none.
+pub async fn of_those_on(
+    client: &impl GenericClient,
+    node: NodeId,
+) -> Result<Vec<Move>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from moves m
+         join placements p on p.tenant_id = m.tenant_id and p.state = 'active'
+         where p.node_id = $1 and m.ended_at is null and m.state not in {SETTLED}"
+    );
+    client.query(&sql, &[&node.0]).await?.iter().map(read).collect()
+}
