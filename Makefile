@@ -12,7 +12,7 @@ DENY := $(TOOLS)/bin/cargo-deny
 BENCHES := $(sort $(patsubst tests/src/bin/%.rs,%,$(wildcard tests/src/bin/bench-*.rs)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos mutants bench $(BENCHES) check fmt install clean
+.PHONY: help demo test chaos mutants live bench $(BENCHES) check fmt install clean
 
 help: ## list the targets
 	@echo "WebHost Fleet. Targets:"
@@ -37,6 +37,11 @@ chaos: ## every fault at every point of every step of a move (COUNT times, from 
 mutants: ## take away, one by one, what a move rests on, and show which test notices
 	@sh tests/deps.sh test
 	$(CARGO) run --locked --bin mutants
+
+live: small ## two machines with a systemd each, installed as the README says; a move between them, as root
+	@sh tests/deps.sh test
+	$(CARGO) build --release --locked --workspace --bins
+	sh tests/live.sh
 
 bench: ## list the benchmarks; each runs by its own name
 	@if [ -z "$(BENCHES)" ]; then echo "no benchmarks yet"; else \

@@ -47,7 +47,8 @@ fn main() -> ExitCode {
     };
     worked.unwrap_or_else(|error| {
         // A standard error that is closed leaves nobody to tell.
-        let _closed = writeln!(std::io::stderr().lock(), "webhost-agent: {error:#}");
+        let words = webhost_proto::words::chain(error.as_ref());
+        let _closed = writeln!(std::io::stderr().lock(), "webhost-agent: {words}");
         ExitCode::FAILURE
     })
 }

@@ -12,7 +12,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where standard error is gone there is nobody left to tell.
-            let _nobody = writeln!(std::io::stderr().lock(), "webhost-coordinator: {error:#}");
+            let words = webhost_proto::words::chain(error.as_ref());
+            let _nobody = writeln!(std::io::stderr().lock(), "webhost-coordinator: {words}");
             ExitCode::FAILURE
         }
     }
@@ -24,11 +25,16 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&filter).map_err(|error| {
         anyhow::anyhow!("environment variable WEBHOST_COORDINATOR_LOG: {error}")
     })?;
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    // The journal knows the time.
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        log.without_time().init();
+    } else {
+        log.init();
+    }
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();

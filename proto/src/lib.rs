@@ -3,12 +3,13 @@
 //!
 //! Read in this order: [`ids`] and [`units`] are the vocabulary, [`wire`] is
 //! generated from `proto/webhost/fleet/v1/link.proto`, [`short`] says less where
-//! little changed, [`tls`] builds the rustls configurations.
+//! little changed, [`tls`] builds the rustls configurations, [`words`] says errors.
 
 pub mod ids;
 pub mod short;
 pub mod tls;
 pub mod units;
+pub mod words;
 
 /// Generated from `link.proto`.
 #[allow(clippy::all, unreachable_pub, unused_qualifications)]

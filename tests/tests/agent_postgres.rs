@@ -235,7 +235,7 @@ async fn the_printed_grants_are_what_measuring_needs() {
         let dir = tempfile::tempdir().expect("a directory");
         let (cluster, config) = node(&dir, schema::WEBHOST).await;
         fill(&cluster).await;
-        let role = "measuring_agent";
+        let role = "measuring-agent";
         let place = config.url.expose().replace(schema::AGENT, role);
         let config = Postgres { url: SecretUrl::new(place), ..config };
         let mut source = PostgresSource::new(config.clone(), false);

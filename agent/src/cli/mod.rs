@@ -107,7 +107,7 @@ pub enum Command {
     /// agent's role, and what it may read. Changes nothing by itself.
     PostgresGrants {
         /// The agent's role.
-        #[arg(long, value_name = "ROLE", default_value = "webhost_agent")]
+        #[arg(long, value_name = "ROLE", default_value = "webhost-agent")]
         role: String,
         /// The role that owns the tenants' tables.
         #[arg(long, value_name = "ROLE", default_value = "webhost_app")]

@@ -70,6 +70,7 @@ pub async fn enrol(
     if !force && path.exists() {
         return Err(IdentityError::Exists { path }.into());
     }
+    StoredIdentity::writable(state_dir)?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let request = CertificateParams::default().serialize_request(&key)?;
     let config = tls::enrolment_client(token.root_sha256)?;

@@ -130,6 +130,18 @@ impl StoredIdentity {
         })
     }
 
+    /// Whether [`Self::save`] could write: asked before a token is used up.
+    pub(super) fn writable(state_dir: &Path) -> Result<(), IdentityError> {
+        let path = Self::path(state_dir);
+        let dir = path.parent().unwrap_or(state_dir);
+        let probe = dir.join("probe");
+        durable::private_dir(dir)
+            .map_err(|source| IdentityError::Io { path: dir.to_owned(), source })?;
+        std::fs::write(&probe, b"")
+            .and_then(|()| std::fs::remove_file(&probe))
+            .map_err(|source| IdentityError::Io { path: probe, source })
+    }
+
     /// Writes it, durable before this returns.
     pub(super) fn save(&self, state_dir: &Path, key_pem: &str) -> Result<(), IdentityError> {
         let path = Self::path(state_dir);

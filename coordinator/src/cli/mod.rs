@@ -19,7 +19,7 @@ mod show;
 mod tokens;
 mod windows;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -28,12 +28,16 @@ pub use open::{OpenError, sealing_key};
 use crate::config::{Config, ConfigError};
 use crate::decide::plans::NodeKind;
 
+/// Where `make install` wants the service's configuration.
+const INSTALLED: &str = "/etc/webhost/coordinator.toml";
+
 /// Decides where each tenant of the fleet lives, and moves those that have
 /// outgrown their place.
 #[derive(Debug, Parser)]
 #[command(name = "webhost-coordinator", version)]
 pub struct Cli {
-    /// The configuration; all defaults without one.
+    /// The configuration; without one that of the installed service, where
+    /// there is one, and all defaults elsewhere and with --embedded.
     #[arg(long, global = true, env = "WEBHOST_COORDINATOR_CONFIG")]
     config: Option<PathBuf>,
     /// Keep the state in a private PostgreSQL below the state directory.
@@ -223,7 +227,9 @@ impl Cli {
     /// # Errors
     /// [`CliError`], for standard error and a failing exit code.
     pub async fn run(self, environment: &[(String, String)]) -> Result<(), CliError> {
-        let config = Config::load(self.config.as_deref(), environment)?;
+        let installed = Path::new(INSTALLED);
+        let installed = (!self.embedded && installed.exists()).then_some(installed);
+        let config = Config::load(self.config.as_deref().or(installed), environment)?;
         if let Command::CheckConfig = self.command {
             return output::config(&config);
         }

@@ -6,10 +6,7 @@ use tokio::time::Instant;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-use super::writer::{PATIENCE, Side, Stopped, Writer};
-
-/// Between two looks at a server that comes back.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+use super::writer::{LOOK, PATIENCE, Side, Stopped, Writer};
 
 /// What became of a transaction, by its number.
 const STATUS: &str = "select pg_xact_status($1::text::xid8)";
@@ -44,11 +41,7 @@ impl Writer {
     pub(super) async fn reconnect(&mut self, since: Instant) -> anyhow::Result<()> {
         for side in &mut self.sides {
             while side.client.is_closed() || side.client.simple_query("select 1").await.is_err() {
-                match Side::connect(side.config.clone()).await {
-                    Ok(fresh) => *side = fresh,
-                    Err(error) if since.elapsed() > PATIENCE => return Err(error),
-                    Err(_) => tokio::time::sleep(LOOK).await,
-                }
+                *side = Side::connect(side.config.clone(), since).await?;
             }
         }
         Ok(())

@@ -38,14 +38,22 @@ pub(super) struct Side {
 }
 
 impl Side {
-    pub(super) async fn connect(config: Config) -> anyhow::Result<Self> {
-        let (client, driver) = session(&config).await?;
-        Ok(Self { config, client, _driver: driver })
+    /// A session with a server that may be on its way down or up.
+    pub(super) async fn connect(config: Config, since: Instant) -> anyhow::Result<Self> {
+        loop {
+            match session(&config).await {
+                Ok((client, driver)) => return Ok(Self { config, client, _driver: driver }),
+                Err(error) if since.elapsed() > PATIENCE => return Err(error),
+                Err(_) => tokio::time::sleep(LOOK).await,
+            }
+        }
     }
 }
 
 /// A move whose writers are refused everywhere for this long has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a server that comes back.
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 /// Between two tries of one transaction.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -78,7 +86,7 @@ impl Writer {
         let open = |config: &Config| {
             let mut config = config.clone();
             config.user(role).application_name("chaos writer");
-            Side::connect(config)
+            Side::connect(config, Instant::now())
         };
         let sides = [open(&world.source).await?, open(&world.target).await?];
         Ok(Self {

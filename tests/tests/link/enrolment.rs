@@ -88,6 +88,18 @@ async fn an_identity_is_kept_unless_forced_and_the_token_too() {
 }
 
 #[tokio::test]
+async fn a_machine_that_can_keep_no_identity_uses_up_no_token() {
+    let world = World::start().await;
+    let token = world.token("fsn-1", MINUTE).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"").expect("written");
+    let error = world.enrol(&file, &token).await.expect_err("no directory");
+    assert!(matches!(error, EnrolError::Identity(IdentityError::Io { .. })), "{error}");
+    world.enrol(dir.path(), &token).await.expect("the token is still good");
+}
+
+#[tokio::test]
 async fn nobody_there_is_said_so() {
     let world = World::start().await;
     let token = world.token("fsn-1", MINUTE).await;

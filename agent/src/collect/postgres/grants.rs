@@ -4,23 +4,29 @@
 /// With `read_only` the role reads and nothing else: moves need more.
 ///
 /// # Errors
-/// When a role's name would need quoting, so that nothing has to be quoted.
+/// When a role's name is none that a service's user could have, so that quotes
+/// are all that it needs.
 pub fn sql(role: &str, owner: &str, read_only: bool) -> Result<String, String> {
     for name in [role, owner] {
-        let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        if !plain || name.is_empty() || name.len() > 63 || name.as_bytes()[0].is_ascii_digit() {
+        let plain = name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
+        let first = name.bytes().next();
+        if !plain || name.len() > 63 || !first.is_some_and(|b| b.is_ascii_lowercase() || b == b'_') {
             return Err(format!(
-                "{name:?} is not a role's name of small letters, digits and underscores"
+                "{name:?} is not a role's name of small letters, digits, hyphens and underscores"
             ));
         }
     }
+    let bare = role;
+    let [role, owner] = [role, owner].map(|name| format!("\"{name}\""));
     let mut text = format!(
         "-- The role of webhost-agent. Run once by a superuser in the tenants' database, in\n\
          -- one transaction (psql --single-transaction); running it again changes nothing.\n\
          -- It has no password: peer authentication, or set one yourself.\n\
          do $$\n\
          begin\n\
-         \x20   if not exists (select from pg_roles where rolname = '{role}') then\n\
+         \x20   if not exists (select from pg_roles where rolname = '{bare}') then\n\
          \x20       create role {role} login nosuperuser nocreatedb nocreaterole inherit;\n\
          \x20   end if;\n\
          \x20   execute format('grant connect on database %I to {role}', current_database());\n\
@@ -60,9 +66,9 @@ mod tests {
 
     #[test]
     fn names_that_need_quoting_are_refused() {
-        for name in ["", "a b", "x\"; drop role y", "Agent", "1st", "ä"] {
+        for name in ["", "a b", "x\"; drop role y", "Agent", "1st", "-a", "ä", "a'b"] {
             assert!(sql(name, "webhost_app", true).is_err(), "{name:?}");
-            assert!(sql("webhost_agent", name, false).is_err(), "{name:?}");
+            assert!(sql("webhost-agent", name, false).is_err(), "{name:?}");
         }
         let reads = sql("reader", "webhost_app", true).expect("prints");
         assert!(!reads.contains("session_replication_role") && !reads.contains("grant create"));

@@ -1,5 +1,6 @@
 //! The target's end.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -188,6 +189,8 @@ impl Shared {
             };
             match copy_bidirectional(&mut outside, &mut inside).await {
                 Ok(_) => "closed".to_owned(),
+                // As every mover ends: its process, and its sessions with it.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => "closed".to_owned(),
                 Err(error) => error.to_string(),
             }
         };

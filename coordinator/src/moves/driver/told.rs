@@ -68,7 +68,9 @@ pub(super) fn log(to: &Move, message: &str, transition: Transition) {
     let (move_id, tenant, state) = (to.id, to.tenant, to.state);
     match transition {
         Transition::Repeat => warn!(%move_id, %tenant, %state, message, "a step is tried again"),
-        Transition::To(State::Undoing(Undo::Source | Undo::Abandon | Undo::Tunnel)) => {
+        Transition::To(State::Undoing(Undo::Source | Undo::Abandon | Undo::Tunnel))
+            if !to.durable.wanted.dry_run =>
+        {
             warn!(%move_id, %tenant, %state, message, "a move goes back");
         }
         Transition::Pause(_) => info!(%move_id, %tenant, %state, message, "a move is paused"),
