@@ -12,7 +12,8 @@ pub fn sql(role: &str, owner: &str, read_only: bool) -> Result<String, String> {
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
         let first = name.bytes().next();
-        if !plain || name.len() > 63 || !first.is_some_and(|b| b.is_ascii_lowercase() || b == b'_') {
+        if !plain || name.len() > 63 || !first.is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
+        {
             return Err(format!(
                 "{name:?} is not a role's name of small letters, digits, hyphens and underscores"
             ));
