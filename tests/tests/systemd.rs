@@ -167,6 +167,13 @@ fn with_defaults(example: &str) -> String {
     text
 }
 
+/// As whom a unit runs: peer authentication lets it in under no other role.
+fn user_of(unit: &str) -> String {
+    let unit = std::fs::read_to_string(systemd_dir().join(unit)).expect("the unit");
+    let user = unit.lines().find_map(|line| line.strip_prefix("User="));
+    user.expect("a user").to_owned()
+}
+
 #[test]
 fn the_agents_example_is_understood_by_the_agent() {
     let example = std::fs::read_to_string(systemd_dir().join("agent.toml")).expect("the example");
@@ -179,7 +186,7 @@ fn the_agents_example_is_understood_by_the_agent() {
             .unwrap_or_else(|error| panic!("{error}\n{text}"));
         let postgres = config.postgres.as_ref().expect("a database");
         let connection = postgres.connection().unwrap_or_else(|problem| panic!("{problem:?}"));
-        assert_eq!(connection.get_user(), Some("webhost_agent"));
+        assert_eq!(connection.get_user(), Some(user_of("webhost-agent.service").as_str()));
         assert_eq!(connection.get_hosts().len(), 1, "the socket and nothing else");
         assert_eq!(config.status_socket, Path::new("/run/webhost-agent/status.sock"));
         assert_eq!(config.state_dir, Path::new("/var/lib/webhost-agent"));
@@ -225,6 +232,7 @@ fn the_coordinators_environment_names_a_database() {
             url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
         assert_eq!(config.get_dbname(), Some("webhost_fleet"));
         assert_eq!(config.get_hosts().len(), 1);
+        assert_eq!(config.get_user(), Some(user_of("webhost-coordinator.service").as_str()));
     }
 }
 
@@ -251,4 +259,7 @@ fn the_coordinators_example_shows_the_defaults() {
     let words = |config: &Config| toml::to_string(config).expect("can be written");
     assert_eq!(words(&spelled_out), words(&shown));
     assert_eq!(shown.link.names, ["coordinator.example.net"]);
+    let url = shown.database.url.as_ref().expect("a database");
+    let config: tokio_postgres::Config = url.parse().expect("a URL");
+    assert_eq!(config.get_user(), Some(user_of("webhost-coordinator.service").as_str()));
 }
