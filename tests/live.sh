@@ -15,7 +15,6 @@ set -eu
 cd "$(dirname "$0")/.."
 
 project=$(pwd)
-work=$(mktemp -d /tmp/webhost-live-XXXXXX)
 tenant=11111111-1111-4111-8111-111111111111
 vehicle=22222222-2222-4222-8222-222222222222
 host=nordwind.tracking.example.net
@@ -23,11 +22,13 @@ program_dir=${PROGRAMS:-target/release}
 clock=$(date +%s)
 
 say() { printf '%4d s  %s\n' $(($(date +%s) - clock)) "$*"; }
-die() { say "FAILED: $*"; exit 1; }
+die() { say "FAILED: $*" >&2; exit 1; }
 
 [ "$(id -u)" = 0 ] || die 'it makes namespaces and needs root'
 [ -x /lib/systemd/systemd ] || die 'there is no systemd here: apt-get install systemd'
 [ -d /usr/share/postgresql-common ] || die "PostgreSQL is not Debian's: the machines can't start it"
+
+work=$(mktemp -d /tmp/webhost-live-XXXXXX)
 
 # --- machines ---------------------------------------------------------------
 
@@ -73,18 +74,20 @@ exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/syst
     --log-target=journal-or-kmsg --show-status=false --unit=multi-user.target
 BOOT
 
+outers=
 boot() {
     mkdir -p "$work/$1" "$groups/webhost-live-$1"
     (
         exec >"$work/$1.log" 2>&1 </dev/null
-        sh -c 'echo $$ >"$1/cgroup.procs"; exec unshare -m -p -f -u -i -n -C sh "$2/boot" "$3" "$2" "$4"' \
+        sh -c 'echo $$ >"$1/cgroup.procs"; exec unshare --kill-child -m -p -f -u -i -n -C sh "$2/boot" "$3" "$2" "$4"' \
             boot "$groups/webhost-live-$1" "$work" "$1" "$project"
     ) &
     outer=$!
+    outers="$outers $outer"
     for _ in $(seq 300); do
         pid=$(cat "/proc/$outer/task/$outer/children" 2>/dev/null | tr -d ' ') || :
         [ -z "$pid" ] || echo "$pid" >"$work/$1.pid"
-        if [ -n "$pid" ] && inside "$1" systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'; then
+        if [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = systemd ] && inside "$1" systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'; then
             return 0
         fi
         kill -0 "$outer" 2>/dev/null || break
@@ -104,7 +107,7 @@ inside() {
 
 end() {
     code=$?
-    trap - EXIT INT TERM
+    trap - EXIT HUP INT TERM
     [ "$code" = 0 ] || for name in node-1 node-2; do
         inside "$name" journalctl --no-pager -o cat -n 40 -u 'webhost-*' 2>/dev/null | sed "s/^/$name: /" || :
     done
@@ -112,13 +115,20 @@ end() {
         # The first process of a namespace takes all others with it.
         [ ! -s "$work/$name.pid" ] || kill -KILL "$(cat "$work/$name.pid")" 2>/dev/null || :
     done
+    for pid in $outers; do kill -KILL "$pid" 2>/dev/null || :; done
     wait
-    for name in node-1 node-2; do find "$groups/webhost-live-$name" -depth -type d -exec rmdir {} + 2>/dev/null || :; done
+    # The last processes may take a moment to be gone.
+    for name in node-1 node-2; do
+        for _ in $(seq 50); do
+            [ -d "$groups/webhost-live-$name" ] || break
+            find "$groups/webhost-live-$name" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.2
+        done
+    done
     rm -rf "$work"
     exit "$code"
 }
 trap end EXIT
-trap 'exit 1' INT TERM
+trap 'exit 1' HUP INT TERM
 
 # --- the README's commands ----------------------------------------------------
 

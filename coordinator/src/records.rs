@@ -58,18 +58,25 @@ impl Keeper {
     /// # Errors
     /// [`StoreError`]; what was deleted before it stays deleted.
     pub async fn tick(&self, now: Timestamp) -> Result<Vec<(Old, u64)>, StoreError> {
-        let mut all = Vec::new();
+        let (mut all, mut failed) = (Vec::new(), None);
         for what in Old::ALL {
             let days = self.kept.days(what);
             let back = SignedDuration::from_hours(i64::from(days) * 24);
             let Ok(before) = now.checked_sub(back) else { continue };
-            let deleted = if days == 0 { 0 } else { self.delete(what, before).await? };
+            let deleted = match if days == 0 { Ok(0) } else { self.delete(what, before).await } {
+                Ok(deleted) => deleted,
+                // One table that can't be cleared keeps no other from it.
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
+            };
             if deleted > 0 {
                 info!(table = what.table(), deleted, days, "old records deleted");
             }
             all.push((what, deleted));
         }
-        Ok(all)
+        failed.map_or(Ok(all), Err)
     }
 }
 

@@ -97,6 +97,8 @@ pub async fn drain(
     let now = Timestamp::now();
     let node = extract::node(&state, &name).await?;
     let by = wanted.by.map(|by| drains::deadline(by, now)).transpose()?;
+    // Asked again without one, a node keeps its time; it loses it with the drain.
+    let kept = node.drain_by.filter(|_| wanted.draining);
     for (field, given) in [("by", by.is_some()), ("move_tenants", wanted.move_tenants)] {
         if given && !wanted.draining {
             return Err(ApiError::invalid(field, "only a node that is drained has it"));
@@ -105,6 +107,7 @@ pub async fn drain(
             return Err(ApiError::invalid(field, "only of a shared node; move its tenant instead"));
         }
     }
+    let by = by.or(kept);
     let mut client = state.store.client().await?;
     let (slots, rules) = (&state.desk.slots, &state.rules);
     let steps = if wanted.move_tenants {

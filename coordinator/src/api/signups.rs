@@ -44,13 +44,17 @@ pub struct SignupApproved {
     request_body = ApproveSignup,
     params(("tenant" = String, Path, description = "id or slug")),
     responses((status = 200, body = SignupApproved), (status = 404, body = super::error::ErrorBody),
-              (status = 409, body = super::error::ErrorBody)))]
+              (status = 409, body = super::error::ErrorBody),
+              (status = 422, body = super::error::ErrorBody)))]
 pub async fn approve(
     State(state): State<ApiState>,
     Extension(bearer): Extension<Bearer>,
     Path(name): Path<String>,
     Body(wanted): Body<ApproveSignup>,
 ) -> Result<Json<SignupApproved>, ApiError> {
+    if wanted.reason.trim().is_empty() {
+        return Err(ApiError::invalid("reason", "say why, for the audit trail"));
+    }
     let tenant = extract::tenant(&state, &name).await?;
     let now = Timestamp::now();
     let approved = state.desk.approve(tenant.id, &bearer.actor, &wanted.reason, now).await?;

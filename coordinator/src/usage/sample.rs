@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use webhost_proto::ids::TenantId;
 use webhost_proto::wire;
 
+use super::tenant::DAY_US;
+
 /// A metric that the book keeps. Histogram buckets are not among them yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
@@ -110,6 +112,19 @@ impl Sample {
     /// The value, where it was seen.
     pub fn get(&self, metric: Metric) -> Option<u64> {
         self.present.contains(metric).then(|| self.values[metric as usize])
+    }
+
+    /// The same as it is kept: of the oldest point its age at `at_us`, in whole
+    /// days, which doesn't grow when it is told no more; none while there is no
+    /// point.
+    pub fn kept(&self, metric: Metric, at_us: i64) -> Option<u64> {
+        let value = self.get(metric)?;
+        if metric != Metric::OldestPoint {
+            return Some(value);
+        }
+        let told_us = i64::try_from(value).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        let age_us = at_us.saturating_sub(told_us).max(0);
+        (value > 0).then(|| age_us.unsigned_abs() / DAY_US.unsigned_abs())
     }
 
     /// The value, or 0.
@@ -253,6 +268,23 @@ mod tests {
         assert_eq!(vehicles, [Some(7), None, Some(9)]);
         assert!(samples[0].is_attributed(Metric::Vehicles));
         assert_eq!(samples[0].get(Metric::CpuUs), None, "not seen is not zero");
+    }
+
+    #[test]
+    fn the_oldest_point_is_kept_as_its_age() {
+        let day = 86_400;
+        let told = |value| {
+            let mut sample = Sample::default();
+            sample.set(Metric::OldestPoint, value, false);
+            sample
+        };
+        let at_us = 400 * day * 1_000_000;
+        for (told_s, days) in
+            [(0, None), (1, Some(399)), (370 * 86_400, Some(30)), (u64::MAX, Some(0))]
+        {
+            assert_eq!(told(told_s).kept(Metric::OldestPoint, at_us), days, "{told_s}");
+        }
+        assert_eq!(told(1).kept(Metric::Vehicles, at_us), None);
     }
 
     #[test]

@@ -109,11 +109,14 @@ impl Tracked {
             // Another machine: what was measured there says nothing here.
             self.node = node;
             self.window.clear();
+            for told in [Metric::OldestPoint, Metric::Queries] {
+                self.seen.remove(told);
+            }
         }
         let newest = at_us >= self.at_us;
         self.at_us = self.at_us.max(at_us);
         for metric in Metric::ALL {
-            if let Some(value) = sample.get(metric) {
+            if let Some(value) = sample.kept(metric, at_us) {
                 self.seen.insert(metric);
                 if newest {
                     if let Some(gauge) = gauge(metric) {
@@ -286,10 +289,7 @@ impl Tracked {
             db_connections_active: self.gauge(Metric::DbConnectionsActive),
             client_connections: self.gauge(Metric::ClientConnections),
             vehicles: self.gauge(Metric::Vehicles),
-            retained_days: self.gauge(Metric::OldestPoint).filter(|at| *at > 0).map(|at| {
-                let oldest_us = i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-                now_us.saturating_sub(oldest_us).max(0).unsigned_abs() / DAY_US.unsigned_abs()
-            }),
+            retained_days: self.gauge(Metric::OldestPoint),
             peak_clients_24h: peak_clients,
             week_gps_points_per_day: week_points,
             week_vehicles,

@@ -163,9 +163,12 @@ impl<'a> Page<'a> {
             Series::Plain(Family::RealtimeOperations) => &mut entry.counters[REALTIME_OPERATIONS],
             Series::Plain(Family::Queries) => &mut entry.counters[QUERIES],
             Series::Plain(Family::OldestPoint) => {
-                // Several series of one tenant (by table): the oldest of all.
-                let known = entry.oldest_point.unwrap_or(value);
-                entry.oldest_point = Some(known.min(value));
+                // Several series of one tenant (by table): the oldest of all. An
+                // empty table says 0.
+                if value > 0 {
+                    let known = entry.oldest_point.unwrap_or(value);
+                    entry.oldest_point = Some(known.min(value));
+                }
                 return Ok(());
             }
             Series::DurationSum => &mut entry.counters[DURATION_US],

@@ -259,6 +259,7 @@ fn queries_are_counted_and_the_oldest_point_is_the_oldest_of_all_tables() {
         format!(
             "webhost_db_queries_total{{customer_id=\"{A}\"}} {queries}\n\
              webhost_oldest_gps_point_timestamp_seconds{{customer_id=\"{A}\",table=\"a\"}} 1.7e9\n\
+             webhost_oldest_gps_point_timestamp_seconds{{customer_id=\"{A}\",table=\"empty\"}} 0\n\
              webhost_oldest_gps_point_timestamp_seconds{{customer_id=\"{A}\",table=\"b\"}} 1.6e9\n"
         )
     };

@@ -23,7 +23,8 @@ pub fn sql(role: &str, owner: &str, read_only: bool) -> Result<String, String> {
     let [role, owner] = [role, owner].map(|name| format!("\"{name}\""));
     let mut text = format!(
         "-- The role of webhost-agent. Run once by a superuser in the tenants' database, in\n\
-         -- one transaction (psql --single-transaction); running it again changes nothing.\n\
+         -- one transaction (psql -v ON_ERROR_STOP=1 --single-transaction); running it again\n\
+         -- changes nothing.\n\
          -- It has no password: peer authentication, or set one yourself.\n\
          do $$\n\
          begin\n\

@@ -19,6 +19,9 @@ use crate::link::merge::most;
 
 /// How often at most.
 const MINUTE: Duration = Duration::from_secs(60);
+/// Tenants told of in one report; the others in the next. Some 150 bytes each
+/// leave room for everything else in a message.
+const AT_ONCE: usize = 200;
 /// The largest number that the coordinator takes.
 const MAX_VALUE: u64 = 1 << 53;
 
@@ -61,7 +64,8 @@ impl Minutes {
             let told = self.tenants.entry(id).or_default();
             let here = tenants.get(&id);
             told.count(here.and_then(|tenant| tenant.app.as_ref()), bounds.len());
-            if told.at.is_some_and(|at| now.saturating_duration_since(at) < MINUTE) {
+            let lately = told.at.is_some_and(|at| now.saturating_duration_since(at) < MINUTE);
+            if lately || minutes.len() >= AT_ONCE {
                 continue;
             }
             let front =

@@ -121,7 +121,7 @@ impl Spool {
         if earlier.interval_ms.saturating_add(later.interval_ms) > MAX_INTERVAL_MS {
             return None;
         }
-        let merged = merge(&earlier.report(), &later.report());
+        let mut merged = merge(&earlier.report(), &later.report());
         let dictionary = if later.dictionary.tenants == merged.tenants {
             later.dictionary.clone()
         } else {
@@ -131,9 +131,14 @@ impl Spool {
             [merged.host.cpu_busy_us, merged.host.network_rx_bytes, merged.host.network_tx_bytes];
         let values = merged.columns.iter().flat_map(|column| column.values.iter().flatten());
         let sound = merged.tenants.len() <= self.max_tenants
-            && values.chain(&host).all(|value| *value <= MAX_VALUE)
-            && Kept::fits(&merged, &dictionary);
-        sound.then(|| Kept::of(&merged, dictionary))
+            && values.chain(&host).all(|value| *value <= MAX_VALUE);
+        // What is told by the minute gives way to totals.
+        let mut fits = sound && Kept::fits(&merged, &dictionary);
+        if sound && !fits {
+            merged.minutes.clear();
+            fits = Kept::fits(&merged, &dictionary);
+        }
+        fits.then(|| Kept::of(&merged, dictionary))
     }
 
     /// Merges two neighbours in memory; false where there are no two.

@@ -185,7 +185,7 @@ impl Shelf {
         }
         match self.read(location) {
             Ok(kept) => {
-                self.troubles.over(location);
+                self.troubles.read(location);
                 Ok(kept)
             }
             Err(error) => Err(self.troubles.failed(location, error, now_ms)),

@@ -14,6 +14,8 @@ const PAUSE_MAX_MS: u64 = 60_000;
 /// A disk that gives a report for so long not won't give it any more. Until
 /// then what comes after it in the order of numbers waits, too.
 pub(super) const GIVEN_UP_MS: u64 = 10 * 60_000;
+/// And was asked for so often: nobody asks while there is no session.
+const TRIES: u32 = 10;
 
 /// A report that can't be had.
 #[derive(Debug)]
@@ -26,41 +28,61 @@ pub enum Unread {
 
 /// Where reading failed, and since when.
 #[derive(Debug, Default)]
-pub struct Troubles(Vec<Trouble>);
+pub struct Troubles {
+    open: Vec<Trouble>,
+    /// The segment of which a report was given up last: the next ones in it are
+    /// not waited for as long again.
+    given_up: Option<u32>,
+}
 
 #[derive(Debug)]
 struct Trouble {
     location: Location,
     since_ms: u64,
     retry_at_ms: u64,
+    tries: u32,
     text: String,
 }
 
 impl Troubles {
     /// Whether it is too early to read here again.
     pub fn rest(&self, location: Location, now_ms: u64) -> bool {
-        self.0.iter().any(|trouble| trouble.location == location && now_ms < trouble.retry_at_ms)
+        self.open.iter().any(|trouble| trouble.location == location && now_ms < trouble.retry_at_ms)
     }
 
-    /// It could be read, or nobody asks for it any more.
+    /// It could be read: its file can.
+    pub fn read(&mut self, location: Location) {
+        self.given_up = self.given_up.filter(|segment| *segment != location.segment);
+        self.over(location);
+    }
+
+    /// Nobody asks for it any more.
     pub fn over(&mut self, location: Location) {
-        self.0.retain(|trouble| trouble.location != location);
+        self.open.retain(|trouble| trouble.location != location);
     }
 
     /// It could not.
     pub fn failed(&mut self, location: Location, error: io::Error, now_ms: u64) -> Unread {
-        let known = self.0.iter_mut().find(|trouble| trouble.location == location);
-        let failing_ms = known.as_ref().map_or(0, |known| now_ms.saturating_sub(known.since_ms));
-        if damaged(&error) || (failing_ms >= GIVEN_UP_MS && !of_the_machine(&error)) {
+        let known = self.open.iter_mut().find(|trouble| trouble.location == location);
+        let (failing_ms, tries) = known
+            .as_ref()
+            .map_or((0, 1), |known| (now_ms.saturating_sub(known.since_ms), known.tries + 1));
+        let long = failing_ms >= GIVEN_UP_MS && tries >= TRIES;
+        let again = self.given_up == Some(location.segment);
+        if damaged(&error) {
+            return Unread::Lost(error);
+        }
+        if (long || again) && !of_the_machine(&error) {
+            self.given_up = Some(location.segment);
             return Unread::Lost(error);
         }
         let retry_at_ms = now_ms + (failing_ms / 2).clamp(PAUSE_MIN_MS, PAUSE_MAX_MS);
         match known {
-            Some(known) => known.retry_at_ms = retry_at_ms,
+            Some(known) => (known.retry_at_ms, known.tries) = (retry_at_ms, tries),
             None => {
                 tracing::warn!(%error, "a spooled report can't be read now and waits");
                 let text = error.to_string();
-                self.0.push(Trouble { location, since_ms: now_ms, retry_at_ms, text });
+                self.open.push(Trouble { location, since_ms: now_ms, retry_at_ms, tries, text });
             }
         }
         Unread::Later
@@ -68,12 +90,12 @@ impl Troubles {
 
     /// Whether something waits to be read again.
     pub fn any(&self) -> bool {
-        !self.0.is_empty()
+        !self.open.is_empty()
     }
 
     /// What an operator should know.
     pub fn problem(&self) -> Option<String> {
-        let text = &self.0.first()?.text;
+        let text = &self.open.first()?.text;
         Some(format!("spooled reports can't be read now and wait: {text}"))
     }
 }

@@ -132,6 +132,21 @@ fn a_disk_that_never_gives_a_report_is_not_waited_for_longer_than_said() {
 }
 
 #[test]
+fn a_file_that_the_disk_gives_up_on_is_waited_for_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let errno = Arc::default();
+    let mut spool = after_a_restart(dir.path(), 5, 5, &errno);
+    set(&errno, Some(Errno::IO));
+    for now_ms in (0..GIVEN_UP_MS + 120_000).step_by(250) {
+        assert!(spool.next(now_ms).is_none());
+        assert!(now_ms >= GIVEN_UP_MS || spool.len() == 5, "at {now_ms} ms");
+    }
+    assert_eq!(spool.len(), 0, "all of them were in the one file");
+    let problem = spool.problem().expect("an operator should know");
+    assert!(problem.contains("5 spooled reports were damaged"), "{problem}");
+}
+
+#[test]
 fn a_full_spool_whose_oldest_file_can_not_be_read_loses_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let errno = Arc::default();
