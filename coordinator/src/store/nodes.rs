@@ -266,17 +266,22 @@ pub async fn set_draining(
 }
 
 /// The draining nodes that are to be empty by a time of which nobody was told
-/// yet that it will not be met.
-pub async fn to_be_empty(client: &impl GenericClient) -> Result<Vec<Node>, StoreError> {
+/// yet that it will not be met, or, once it has come, that it was not.
+pub async fn to_be_empty(
+    client: &impl GenericClient,
+    now: Timestamp,
+) -> Result<Vec<Node>, StoreError> {
     let sql = format!(
         "select {COLUMNS} from nodes
-         where state = 'draining' and drain_by is not null and drain_told_at is null order by id"
+         where state = 'draining' and drain_by is not null
+           and (drain_told_at is null or (drain_told_at < drain_by and drain_by <= $1))
+         order by id"
     );
-    client.query(&sql, &[]).await?.iter().map(node).collect()
+    client.query(&sql, &[&now]).await?.iter().map(node).collect()
 }
 
-/// Notes that somebody is told of a node that will not be empty `by` its time;
-/// false where somebody was, or the time is another now.
+/// Notes that somebody is told of a node that will not be, or is not, empty `by`
+/// its time; false where somebody was, or the time is another now.
 pub async fn told_of_drain(
     client: &impl GenericClient,
     id: NodeId,
@@ -286,7 +291,8 @@ pub async fn told_of_drain(
     let written = client
         .execute(
             "update nodes set drain_told_at = $3
-             where id = $1 and drain_by = $2 and drain_told_at is null and state = 'draining'",
+             where id = $1 and drain_by = $2 and state = 'draining'
+               and (drain_told_at is null or (drain_told_at < drain_by and drain_by <= $3))",
             &[&id.0, &by, &now],
         )
         .await?;

@@ -103,7 +103,7 @@ async fn the_plan_says_when_each_leaves_and_who_cannot_by_then() {
 }
 
 #[tokio::test]
-async fn a_deadline_is_kept_and_that_it_will_be_missed_is_told_once() {
+async fn a_deadline_is_kept_and_that_it_is_missed_is_told_before_and_when_it_has_come() {
     let scene = Scene::new().await;
     let watch = scene.watch();
     let hours = |hours: i64| scene.now + SignedDuration::from_hours(hours);
@@ -127,12 +127,16 @@ async fn a_deadline_is_kept_and_that_it_will_be_missed_is_told_once() {
     let named = "select count(*) from audit where action = 'node.drain_late'
                  and detail->'tenants'->0->>'tenant' = 'one' and detail->>'late' = '1'";
     assert_eq!((scene.told().await, scene.world.count(named).await), (1, 1));
+    // What was told may have been mended since: that the time has come is news.
+    assert_eq!(watch.tick(hours(12)).await.expect("looks"), 1);
+    assert_eq!(watch.tick(hours(13)).await.expect("looks"), 0);
+    assert_eq!(scene.told().await, 2);
 
     // Of another deadline nobody was told; it is met, until time runs out.
     scene.drain(hours(24 * 5)).await;
     assert_eq!(watch.tick(scene.now).await.expect("looks"), 0);
     assert_eq!(watch.tick(hours(24 * 5) + SignedDuration::from_secs(1)).await.expect("looks"), 1);
-    assert_eq!(scene.told().await, 2);
+    assert_eq!(scene.told().await, 3);
     // In use again, it has no deadline.
     let client = scene.world.store.client().await.expect("a client");
     assert!(set(&**client, scene.from, false, None, ACTOR).await.expect("in use"));

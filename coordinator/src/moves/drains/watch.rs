@@ -19,7 +19,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// So many late tenants are named.
 const NAMED: usize = 20;
 
-/// Tells somebody, once a deadline, that it will not be met.
+/// Tells somebody, once a deadline, that it will not be met, and once more if it
+/// has come and was not.
 pub struct Watch {
     /// The state database.
     pub store: Store,
@@ -50,7 +51,7 @@ impl Watch {
     /// When the nodes can't be read. What is wrong with one is logged and keeps
     /// none of the others.
     pub async fn tick(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let nodes = nodes::to_be_empty(&**self.store.client().await?).await?;
+        let nodes = nodes::to_be_empty(&**self.store.client().await?, now).await?;
         let mut told = 0;
         for node in nodes {
             match self.look_at(&node, now).await {
