@@ -28,7 +28,7 @@ die() { say "FAILED: $*" >&2; exit 1; }
 [ -x /lib/systemd/systemd ] || die 'there is no systemd here: apt-get install systemd'
 [ -d /usr/share/postgresql-common ] || die "PostgreSQL is not Debian's: the machines can't start it"
 
-work=$(mktemp -d /tmp/webhost-live-XXXXXX)
+work=$(mktemp -d "${TMPDIR:-/tmp}/webhost-live-XXXXXX")
 
 # --- machines ---------------------------------------------------------------
 

@@ -24,6 +24,19 @@ mod truth;
 /// Engines of one process share a control group: one at a time.
 static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
+/// An engine below `dir`; none where none can run, for a reason that is said.
+async fn engine(dir: &Path) -> Option<Engine> {
+    match Engine::start(dir).await {
+        Ok(engine) => Some(engine),
+        Err(why) => {
+            let words = format!("{why:#}");
+            assert!(words.contains("ocker"), "no reason that a person could use: {words}");
+            eprintln!("no containers here: {words}");
+            None
+        }
+    }
+}
+
 fn running(pid: i64) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
@@ -32,15 +45,7 @@ fn running(pid: i64) -> bool {
 async fn a_tenants_container_runs_and_is_gone_with_its_engine() {
     let _one = ONE.lock().await;
     let dir = tempfile::Builder::new().prefix("wh").tempdir().expect("a directory");
-    let engine = match Engine::start(dir.path()).await {
-        Ok(engine) => engine,
-        Err(why) => {
-            let words = format!("{why:#}");
-            assert!(words.contains("ocker"), "no reason that a person could use: {words}");
-            eprintln!("no containers here: {words}");
-            return;
-        }
-    };
+    let Some(engine) = engine(dir.path()).await else { return };
     let tenant = Uuid::new_v4();
     let appetite = Appetite { memory_mb: 16, busy_ms: 2, burn_ms: 0 };
     let id = engine.run_tenant(tenant, "acme", appetite).await.expect("starts");
@@ -81,15 +86,7 @@ async fn a_tenants_container_runs_and_is_gone_with_its_engine() {
 async fn a_containers_use_is_what_it_is_known_to_be() {
     let _one = ONE.lock().await;
     let dir = tempfile::Builder::new().prefix("wh").tempdir().expect("a directory");
-    let engine = match Engine::start(dir.path()).await {
-        Ok(engine) => engine,
-        Err(why) => {
-            let words = format!("{why:#}");
-            assert!(words.contains("ocker"), "no reason that a person could use: {words}");
-            eprintln!("no containers here: {words}");
-            return;
-        }
-    };
+    let Some(engine) = engine(dir.path()).await else { return };
     let config = Containers { socket: engine.socket(), ..Containers::default() };
     let mut source = ContainerSource::new(&config, BTreeSet::new());
     // From now on a container that appears is watched from its beginning.
@@ -135,15 +132,7 @@ async fn a_containers_use_is_what_it_is_known_to_be() {
 async fn the_agent_needs_no_more_of_docker_than_the_proxy_lets_through() {
     let _one = ONE.lock().await;
     let dir = tempfile::Builder::new().prefix("wh").tempdir().expect("a directory");
-    let engine = match Engine::start(dir.path()).await {
-        Ok(engine) => engine,
-        Err(why) => {
-            let words = format!("{why:#}");
-            assert!(words.contains("ocker"), "no reason that a person could use: {words}");
-            eprintln!("no containers here: {words}");
-            return;
-        }
-    };
+    let Some(engine) = engine(dir.path()).await else { return };
     let listen = dir.path().join("proxy.sock");
     let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
     let (at, behind, stopped) = (listen.clone(), engine.socket(), stop.clone());

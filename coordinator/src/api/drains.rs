@@ -61,8 +61,9 @@ pub async fn look(
 pub struct Drain {
     /// True: no new tenants; false: takes tenants again.
     pub draining: bool,
-    /// Of a shared node: it is to be empty by then, and somebody is told once
-    /// when what is left no longer fits.
+    /// Of a shared node: it is to be empty by then; a node that drains keeps the
+    /// time that it has when absent. Somebody is told when what is left no
+    /// longer fits, and when the time has come and it is not empty.
     #[schema(value_type = Option<String>)]
     pub by: Option<Timestamp>,
     /// Ask for the moves of its tenants as well, in the order in which they

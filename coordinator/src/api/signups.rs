@@ -16,6 +16,7 @@ impl From<ApproveError> for ApiError {
     fn from(error: ApproveError) -> Self {
         match error {
             ApproveError::Unknown(id) => Self::not_found("tenant", id),
+            ApproveError::NoReason => Self::invalid("reason", error.to_string()),
             ApproveError::Store(error) => error.into(),
             other => Self::conflict(other.to_string()),
         }
@@ -52,9 +53,6 @@ pub async fn approve(
     Path(name): Path<String>,
     Body(wanted): Body<ApproveSignup>,
 ) -> Result<Json<SignupApproved>, ApiError> {
-    if wanted.reason.trim().is_empty() {
-        return Err(ApiError::invalid("reason", "say why, for the audit trail"));
-    }
     let tenant = extract::tenant(&state, &name).await?;
     let now = Timestamp::now();
     let approved = state.desk.approve(tenant.id, &bearer.actor, &wanted.reason, now).await?;

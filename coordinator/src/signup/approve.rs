@@ -35,6 +35,9 @@ pub enum ApproveError {
     /// No such tenant.
     #[error("there is no tenant {0}")]
     Unknown(TenantId),
+    /// The audit trail would say nothing.
+    #[error("say why it is approved, for the audit trail")]
+    NoReason,
     /// It does not wait for that.
     #[error("tenant {slug} is {state}{reason}: there is no unmet need to approve")]
     NotWaiting {
@@ -70,6 +73,9 @@ impl Desk {
         why: &str,
         now: Timestamp,
     ) -> Result<Approved, ApproveError> {
+        if why.trim().is_empty() {
+            return Err(ApproveError::NoReason);
+        }
         let mut client = self.store.client().await?;
         let tx = (**client).transaction().await?;
         let row = tenants::lock(&tx, tenant).await?.ok_or(ApproveError::Unknown(tenant))?;

@@ -243,6 +243,8 @@ async fn an_administrator_allows_what_stays_unmet_and_no_more() {
     let approve = |tenant| world.desk.approve(tenant, "token ops", "they pay for it", now);
     let refused = approve(other).await.expect_err("it waits for a node").to_string();
     assert!(refused.contains("other is waiting") && refused.contains("no unmet need"), "{refused}");
+    let unsaid = world.desk.approve(tenant, "token ops", " ", now).await.expect_err("why?");
+    assert!(unsaid.to_string().contains("say why"), "{unsaid}");
     let approved = approve(tenant).await.expect("approved");
     assert_eq!(approved.unmet.len(), 1);
     // Nobody need ask again, and it is not forgotten while no node is there.

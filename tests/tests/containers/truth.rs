@@ -28,15 +28,7 @@ impl Watched {
     /// None where no engine can run, for a reason that is said.
     async fn start() -> Option<Self> {
         let dir = tempfile::Builder::new().prefix("wh").tempdir().expect("a directory");
-        let engine = match Engine::start(dir.path()).await {
-            Ok(engine) => engine,
-            Err(why) => {
-                let words = format!("{why:#}");
-                assert!(words.contains("ocker"), "no reason that a person could use: {words}");
-                eprintln!("no containers here: {words}");
-                return None;
-            }
-        };
+        let engine = engine(dir.path()).await?;
         let config = Containers { socket: engine.socket(), ..Containers::default() };
         let mut source = ContainerSource::new(&config, BTreeSet::new());
         // From now on a container that appears is watched from its beginning.

@@ -40,13 +40,17 @@ async fn a_node_is_drained_by_a_time_and_its_tenants_moved() {
     // Once more changes nothing: the move is there.
     let (_, body) = drain("shared-1", wanted).await;
     assert_eq!(body["begun"], 0, "{body}");
+    let (_, body) = drain("shared-1", json!({ "draining": true })).await;
+    assert_eq!(body["drain_by"], json!(by), "asked again without one it keeps its time: {body}");
     let moves = site.get("/api/moves").await;
     assert_eq!(moves.as_array().map(Vec::len), Some(1));
     let plan = site.get("/api/nodes/shared-1/drain").await;
     assert_eq!((&plan["by"], &plan["tenants"][0]["move_id"]), (&json!(by), &moves[0]["id"]));
     let audited = "select count(*) from audit where action = 'node.draining'
                    and actor = 'token admin' and detail ? 'by'";
-    assert_eq!(site.world.count(audited).await, 2);
+    assert_eq!(site.world.count(audited).await, 3);
+    let (_, body) = drain("shared-1", json!({ "draining": false })).await;
+    assert_eq!((&body["state"], &body["drain_by"]), (&json!("active"), &Value::Null), "{body}");
     let (status, _) = site.admin(Method::GET, "/api/nodes/own-1/drain", Value::Null).await;
     assert_eq!(status, StatusCode::CONFLICT);
 }
