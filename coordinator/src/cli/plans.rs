@@ -19,6 +19,7 @@ use crate::evaluate::{self, accuracy as outcomes};
 use crate::fleet::forecast::shape_for;
 use crate::fleet::growth::{Growth, Week, chart, grow};
 use crate::fleet::plan::{Move as Step, Overload, Why};
+use crate::fleet::words::words;
 use crate::fleet::{Plan, Policy, Refusal, Snapshot, Verdict, explain, plan, verify};
 use crate::moves::Rules;
 use crate::moves::drains::ahead::Ahead;
@@ -286,7 +287,7 @@ fn said(survey: &Survey, refusal: &Refusal) -> String {
         Refusal::Pinned { node } => format!("the tenant is pinned to {}", survey.node(*node)),
         Refusal::Apart { tenant } => format!("{} lives there", survey.slug(*tenant)),
         Refusal::JustLeft => "the tenant left it within the week".to_owned(),
-        other => other.kind().to_owned(),
+        other => format!("it {}", words(other.kind(), 1)),
     }
 }
 

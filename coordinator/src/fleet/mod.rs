@@ -62,6 +62,7 @@ pub mod several;
 pub mod simulate;
 pub mod snapshot;
 pub mod verify;
+pub mod words;
 
 pub use explain::{Explained, Verdict, explain};
 pub use forecast::forecast;

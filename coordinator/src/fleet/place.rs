@@ -187,17 +187,6 @@ pub struct NoRoom {
     pub refused: Vec<Refused>,
 }
 
-impl NoRoom {
-    /// "2 memory, 1 not_seen", or that there are no nodes.
-    pub fn summary(&self) -> String {
-        if self.counts.is_empty() {
-            return "the fleet has no nodes".to_owned();
-        }
-        let parts: Vec<String> = self.counts.iter().map(|(why, n)| format!("{n} {why}")).collect();
-        parts.join(", ")
-    }
-}
-
 /// Chooses the node for `demand`.
 ///
 /// # Errors

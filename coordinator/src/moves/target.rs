@@ -75,7 +75,7 @@ pub async fn choose(
     }
     let placed = match place(&fleet, &demand, &Policy::of(catalog)) {
         Ok(placed) => placed,
-        Err(no_room) => return Ok(Err(format!("no {} node is free: {no_room}", kind.as_str()))),
+        Err(no_room) => return Ok(Err(no_room.said(kind))),
     };
     let node = nodes::get(tx, placed.node).await?.ok_or_else(|| StoreError::Corrupt {
         what: "nodes",

@@ -71,8 +71,7 @@ impl Desk {
             let placed = match outcome {
                 Ok(placed) => placed,
                 Err(no_room) => {
-                    let kind = kind_of(mode).as_str();
-                    reserved.push(Err(format!("no {kind} node is free: {}", no_room.summary())));
+                    reserved.push(Err(no_room.said(kind_of(mode))));
                     continue;
                 }
             };

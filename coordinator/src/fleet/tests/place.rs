@@ -69,7 +69,7 @@ fn an_ax52_takes_112_average_tenants_and_then_memory_ends() {
     // 850 MB are 811 MiB, rounded up; 75 % of 128 GB are 91,552 MiB.
     assert_eq!((*dimension, *wanted, *hour), (Dimension::Memory, 811, None));
     assert_eq!(*free, 91_552 - 112 * 811);
-    assert_eq!(no_room.to_string(), "no node has room: 1 memory");
+    assert_eq!(no_room.to_string(), "no node has room: 1 lacks memory");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn who_is_never_chosen() {
         assert_eq!(no_room.counts, [(why.to_owned(), 1)].into());
     }
     let none = place(&[], &shared(average()), &policy()).unwrap_err();
-    assert_eq!(none.to_string(), "no node has room: the fleet has no nodes");
+    assert_eq!(none.to_string(), "no node has room: there is none");
 }
 
 #[test]
