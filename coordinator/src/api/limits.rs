@@ -22,8 +22,14 @@ pub struct LimitView {
     pub used: Option<u64>,
     /// Of what is allowed, rounded up.
     pub percent: Option<u64>,
-    /// The level that is told: it begins at 80 % and above 100 %, and ends
-    /// below 75 % and at 95 %.
+    /// From here on a warning is told, until it is below 75 %. Null of retention:
+    /// keeping points as long as the plan lets one is no reason to warn.
+    pub near_from: Option<u64>,
+    /// Above this it is crossed, until it is at most 95 %. Of retention that is
+    /// the plan's days and the grace (`retention_grace_days`): old points go a
+    /// chunk of the table at a time.
+    pub crossed_above: u64,
+    /// The level that is told.
     pub level: Level,
     /// "measured", "attributed" or "not measured".
     pub basis: &'static str,
@@ -54,12 +60,15 @@ pub async fn of_tenant(
         let level = told.iter().find(|one| one.limit == limit).map(|one| one.level);
         let attributed =
             usage.as_ref().is_some_and(|usage| usage.attributed.contains(metric(limit)));
+        let bound = limit.bound(plan, &state.catalog.thresholds);
         LimitView {
             limit,
             unit: limit.unit(),
             allowed,
             used,
             percent,
+            near_from: bound.near_from(),
+            crossed_above: bound.most(),
             level: level.unwrap_or_default(),
             basis: match (used, attributed) {
                 (None, _) => "not measured",

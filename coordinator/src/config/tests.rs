@@ -45,6 +45,7 @@ fn values_out_of_range_are_named() {
         ("[moves]\nway_back_s = 31622401\n", "moves.way_back_s"),
         ("[moves.auto_rollback]\nlatency_factor = 1\n", "moves.auto_rollback.latency_factor"),
         ("[catalog.thresholds]\nplace_limit = 0\n", "catalog.thresholds"),
+        ("[catalog.thresholds]\nretention_grace_days = 367\n", "retention_grace_days"),
     ] {
         let error = load(text, &[]).expect_err(text).to_string();
         assert!(error.contains(words), "{text:?}: {error}");

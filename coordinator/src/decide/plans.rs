@@ -313,6 +313,9 @@ pub struct Thresholds {
     pub auto_upgrade_threshold: Hundredths,
     /// Below this one, downwards.
     pub downgrade_threshold: Hundredths,
+    /// So many days may a tenant's oldest GPS point be older than its plan
+    /// retains: old points go a chunk of the table at a time.
+    pub retention_grace_days: u32,
 }
 
 /// All that the engine is configured with. `Default` is the seeds' figures;

@@ -64,6 +64,7 @@ impl Default for Thresholds {
             node_cpu: BasisPoints(8000),
             auto_upgrade_threshold: Hundredths(80),
             downgrade_threshold: Hundredths(20),
+            retention_grace_days: 8,
         }
     }
 }

@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use super::amount::{BasisPoints, Cents, Hundredths};
 use super::plans::{Catalog, Mode, NodeKind, Plan};
 
+/// Old points go by chunks of the table, which are hours to a year long.
+const MOST_GRACE_DAYS: u32 = 366;
+
 /// What is wrong with a catalogue: the key it stands at, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("catalog.{key}: {problem}")]
@@ -179,7 +182,10 @@ impl Catalog {
         below(t.relieve_to < t.act_limit, "relieve_to", "act_limit")?;
         below(t.place_limit < t.act_limit, "place_limit", "act_limit")?;
         let apart = t.downgrade_threshold < t.auto_upgrade_threshold;
-        below(apart, "downgrade_threshold", "auto_upgrade_threshold")
+        below(apart, "downgrade_threshold", "auto_upgrade_threshold")?;
+        let good = t.retention_grace_days <= MOST_GRACE_DAYS;
+        let problem = format!("must be at most {MOST_GRACE_DAYS}: no chunk is longer");
+        ensure(good, "thresholds.retention_grace_days", problem)
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use webhost_proto::ids::TenantId;
 
 use super::Evaluator;
-use crate::decide::limits::{Change, Level, Limit, look};
+use crate::decide::limits::{Bound, Change, Level, Limit, look};
 use crate::store::audit::{self, Entry};
 use crate::store::evaluation::Candidate;
 use crate::store::{StoreError, limits};
@@ -48,6 +48,7 @@ struct Found {
     tenant: TenantId,
     limit: Limit,
     figures: (u64, u64),
+    bound: Bound,
     change: Change,
 }
 
@@ -76,10 +77,11 @@ impl Evaluator {
             };
             for limit in Limit::ALL {
                 let Some(used) = used(&usage, limit) else { continue };
-                let allowed = limit.of(plan);
+                let bound = limit.bound(plan, &self.slots.catalog.thresholds);
                 let before = known.get(&(tenant, limit)).copied().unwrap_or_default();
-                if let Some(change) = look(used, allowed, before, today) {
-                    found.push(Found { tenant, limit, figures: (used, allowed), change });
+                if let Some(change) = look(used, bound, before, today) {
+                    let figures = (used, limit.of(plan));
+                    found.push(Found { tenant, limit, figures, bound, change });
                 }
             }
         }
@@ -89,14 +91,14 @@ impl Evaluator {
         let tx = (**client).transaction().await?;
         let mut told = 0;
         for one in &found {
-            let Found { tenant, limit, figures, change } = one;
+            let Found { tenant, limit, figures, change, .. } = one;
             limits::set(&tx, *tenant, *limit, &change.known, *figures, now).await?;
             let Some(level) = change.told else { continue };
             audit::record(&tx, &notice(one, level)).await?;
             told += 1;
         }
         tx.commit().await?;
-        for Found { tenant, limit, figures: (used, allowed), change } in &found {
+        for Found { tenant, limit, figures: (used, allowed), change, .. } in &found {
             let limit = limit.as_str();
             match change.told {
                 Some(Level::Breach) => warn!(%tenant, limit, used, allowed, "a limit is crossed"),
@@ -120,6 +122,12 @@ fn notice(one: &Found, level: Level) -> Entry<'static> {
         },
         subject: "tenant",
         subject_id: one.tenant.to_string(),
-        detail: json!({ "limit": one.limit, "used": used, "allowed": allowed }),
+        detail: json!({
+            "limit": one.limit,
+            "unit": one.limit.unit(),
+            "used": used,
+            "allowed": allowed,
+            "crossed_above": one.bound.most(),
+        }),
     }
 }

@@ -17,6 +17,8 @@ use crate::store::{placements, tenants};
 use crate::usage::Book;
 use crate::usage::sample::{Metric, Sample};
 
+mod retention;
+
 struct Desk {
     world: World,
     slots: Slots,

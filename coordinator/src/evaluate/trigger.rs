@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::decide::limits::Limit;
 use crate::decide::migrate::{PerformanceIssue, performance_issues};
 use crate::decide::plans::{Plan, Thresholds};
 use crate::decide::profile::Usage;
@@ -26,7 +27,7 @@ pub enum Trouble {
     Storage,
     /// More users at once than its plan.
     Users,
-    /// Points that are older than its plan retains.
+    /// Points that are older than its plan retains, by more than the grace.
     Retention,
     /// More database queries a second than its plan.
     QueriesPerSecond,
@@ -41,29 +42,24 @@ pub enum Trouble {
 /// The troubles that `usage` shows against `plan`, in a fixed order. What is
 /// not known is no trouble.
 pub fn troubles(usage: &Usage, plan: &Plan, thresholds: &Thresholds) -> Vec<Trouble> {
-    let over = |used: Option<u64>, limit: u64| used.is_some_and(|used| used > limit);
-    let limits = [
-        (Trouble::Vehicles, usage.vehicle_count.map(u64::from), u64::from(plan.vehicles)),
-        (Trouble::GpsPointsPerDay, usage.gps_points_today, plan.gps_points_per_day),
-        (
-            Trouble::GpsPointsPerSecond,
-            usage.gps_points_per_second.map(u64::from),
-            u64::from(plan.gps_points_per_second),
-        ),
-        (Trouble::Storage, usage.storage_used_mb, plan.storage_mb()),
-        (Trouble::Users, usage.peak_concurrent_users.map(u64::from), u64::from(plan.users)),
-        (Trouble::Retention, usage.retained_days.map(u64::from), plan.retention_days.into()),
-        (
-            Trouble::QueriesPerSecond,
-            usage.queries_per_second.map(u64::from),
-            plan.queries_per_second.into(),
-        ),
-    ];
-    let mut found: Vec<Trouble> = limits
-        .into_iter()
-        .filter(|(_, used, limit)| over(*used, *limit))
-        .map(|(trouble, _, _)| trouble)
-        .collect();
+    let of = |limit: Limit| match limit {
+        Limit::Vehicles => (Trouble::Vehicles, usage.vehicle_count.map(u64::from)),
+        Limit::GpsPointsPerDay => (Trouble::GpsPointsPerDay, usage.gps_points_today),
+        Limit::GpsPointsPerSecond => {
+            (Trouble::GpsPointsPerSecond, usage.gps_points_per_second.map(u64::from))
+        }
+        Limit::Storage => (Trouble::Storage, usage.storage_used_mb),
+        Limit::Users => (Trouble::Users, usage.peak_concurrent_users.map(u64::from)),
+        Limit::Retention => (Trouble::Retention, usage.retained_days.map(u64::from)),
+        Limit::QueriesPerSecond => {
+            (Trouble::QueriesPerSecond, usage.queries_per_second.map(u64::from))
+        }
+    };
+    let crossed = |limit: Limit| {
+        let (trouble, used) = of(limit);
+        used.is_some_and(|used| used > limit.bound(plan, thresholds).most()).then_some(trouble)
+    };
+    let mut found: Vec<Trouble> = Limit::ALL.into_iter().filter_map(crossed).collect();
     found.extend(performance_issues(usage, thresholds).iter().map(|issue| match issue {
         PerformanceIssue::SlowResponses { .. } => Trouble::SlowResponses,
         PerformanceIssue::Errors { .. } => Trouble::Errors,
@@ -173,8 +169,8 @@ mod tests {
         check(Usage { storage_used_mb: Some(6001), ..none() }, &[Trouble::Storage]);
         check(Usage { peak_concurrent_users: Some(50), ..none() }, &[]);
         check(Usage { peak_concurrent_users: Some(51), ..none() }, &[Trouble::Users]);
-        check(Usage { retained_days: Some(30), ..none() }, &[]);
-        check(Usage { retained_days: Some(31), ..none() }, &[Trouble::Retention]);
+        check(Usage { retained_days: Some(38), ..none() }, &[]);
+        check(Usage { retained_days: Some(39), ..none() }, &[Trouble::Retention]);
         check(Usage { queries_per_second: Some(1000), ..none() }, &[]);
         check(Usage { queries_per_second: Some(1001), ..none() }, &[Trouble::QueriesPerSecond]);
         check(Usage { average_response_time_ms: Some(200), ..none() }, &[]);

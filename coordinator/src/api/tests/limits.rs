@@ -40,6 +40,9 @@ async fn what_is_not_measured_of_a_limit_is_not_zero() {
     let retention = of(&limits, "retention");
     assert_eq!((&retention["used"], &retention["allowed"]), (&json!(33), &json!(30)));
     assert_eq!(retention["percent"], 110);
+    // A chunk of a week goes when its last point is old enough: nothing is wrong.
+    assert_eq!((&retention["near_from"], &retention["crossed_above"]), (&Value::Null, &json!(38)));
+    assert_eq!((&vehicles["near_from"], &vehicles["crossed_above"]), (&json!(4), &json!(5)));
     let queries = of(&limits, "queries_per_second");
     // Two reports of 5 s each.
     assert_eq!((&queries["used"], &queries["percent"]), (&json!(900), &json!(90)), "{queries}");
