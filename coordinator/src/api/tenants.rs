@@ -20,7 +20,7 @@ use crate::store::audit::{self, Entry};
 use crate::store::placements::{self, Placement, PlacementState};
 use crate::store::tenants::{self, Tenant, TenantState};
 use crate::usage::UsageMetrics;
-use crate::usage::{metrics, season};
+use crate::usage::{hourly, metrics, season};
 
 /// A tenant and where it lives.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -119,10 +119,12 @@ pub async fn usage_of(state: &ApiState, tenant: &Tenant) -> Result<Option<UsageM
     let now_us = now.as_microsecond();
     let stated = signup::stated(tenant)?;
     let Some(usage) = state.book.tenant(tenant.id, now_us) else { return Ok(None) };
-    let season = season::read(&**state.store.client().await?, tenant.id, now).await?;
+    let client = state.store.client().await?;
+    let season = season::read(&**client, tenant.id, now).await?;
+    let hours = hourly::read(&**client, tenant.id, now).await?;
     let node = state.book.node(usage.node, now_us);
     let stated = stated.geographic_distribution;
-    let mut shown = metrics::usage_metrics(&usage, node.as_ref(), stated, season);
+    let mut shown = metrics::usage_metrics(&usage, node.as_ref(), stated, season, &hours);
     state.book.show_minute(tenant.id, &mut shown, now_us);
     Ok(Some(shown))
 }

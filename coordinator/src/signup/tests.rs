@@ -34,7 +34,10 @@ async fn fifty_signups_at_once_take_exactly_the_seven_free_slots() {
     assert_eq!(world.count("select count(*) from tenants").await, 50);
     assert_eq!(world.count("select count(*) from decisions where outcome = 'placed'").await, 7);
     let refused = answers.iter().find(|answer| answer["state"] == "waiting").expect("one waits");
-    assert!(refused["state_reason"].as_str().expect("a reason").contains("1 has no slot left"), "{refused}");
+    assert!(
+        refused["state_reason"].as_str().expect("a reason").contains("1 has no slot left"),
+        "{refused}"
+    );
     assert!(refused["placement"].is_null());
 }
 

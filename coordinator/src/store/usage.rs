@@ -156,6 +156,20 @@ pub async fn add(
     Ok(())
 }
 
+const COLUMNS: &str = "tenant_id, node_id, hour, cpu_us, gps_points, api_calls, api_errors,
+    request_duration_us, batch_operations, realtime_operations, memory_bytes_max, storage_bytes,
+    db_connections_max, client_connections_max, vehicles, attributed";
+
+/// The roll-ups of one tenant that begin after `since`, in no order.
+pub async fn of_tenant(
+    client: &impl GenericClient,
+    tenant: TenantId,
+    since: Timestamp,
+) -> Result<Vec<(HourKey, Hourly)>, StoreError> {
+    let sql = format!("select {COLUMNS} from usage_hourly where tenant_id = $1 and hour > $2");
+    client.query(&sql, &[&tenant.0, &since]).await?.iter().map(hourly).collect()
+}
+
 /// So many roll-ups are read at a time.
 const AT_ONCE: usize = 10_000;
 
@@ -167,12 +181,10 @@ pub async fn each_since(
     since: Timestamp,
     mut take: impl FnMut(&[(HourKey, Hourly)]),
 ) -> Result<usize, StoreError> {
-    let sql = "select tenant_id, node_id, hour, cpu_us, gps_points, api_calls, api_errors,
-                      request_duration_us, batch_operations, realtime_operations,
-                      memory_bytes_max, storage_bytes, db_connections_max,
-                      client_connections_max, vehicles, attributed
-               from usage_hourly where hour >= $1 order by hour, tenant_id, node_id";
-    let rows = client.query_raw(sql, [since]).await?;
+    let sql = format!(
+        "select {COLUMNS} from usage_hourly where hour >= $1 order by hour, tenant_id, node_id"
+    );
+    let rows = client.query_raw(&sql, [since]).await?;
     pin_mut!(rows);
     let (mut some, mut count) = (Vec::with_capacity(AT_ONCE), 0);
     while let Some(row) = rows.try_next().await? {

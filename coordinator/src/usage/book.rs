@@ -4,23 +4,25 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use webhost_proto::ids::{NodeId, TenantId};
 use webhost_proto::wire;
 
 use super::metrics::UsageMetrics;
 use super::minute::Minute;
 use super::node::{NodeUsage, TrackedNode};
+use super::part::{OpenPart, Part, phase};
 use super::profile::ROWS;
 use super::rollup::Classes;
 use super::sample::{Metric, Sample};
-use super::series::{COLUMNS, ClosedHour, Values};
+use super::series::Values;
 use super::tenant::{Restored, TenantUsage, Tracked};
 use crate::fleet::Amounts;
 use crate::store::usage::{HourKey, Hourly};
 
-/// So many hours of each tenant wait to be written, at most.
-const MOST_OVER: usize = 6;
+/// So many parts of each tenant wait to be written, at most: six hours of them.
+const MOST_OVER: usize = 24;
+/// So many tenants are looked at before others may write.
+const AT_ONCE: usize = 1000;
 
 /// Everything in memory. What a crash takes is in `usage_hourly` but for the
 /// rates of the last minutes, which the next reports bring again.
@@ -36,21 +38,24 @@ struct Pages {
     nodes: HashMap<NodeId, TrackedNode>,
     /// Only of those whose agent tells something by the minute.
     minutes: HashMap<TenantId, Minute>,
-    /// Hours that are over and not yet written, oldest first. A crash loses
+    /// Parts that are over and not yet written, oldest first. A crash loses
     /// them; their sums are written already.
-    over: VecDeque<(TenantId, ClosedHour)>,
+    over: VecDeque<(TenantId, Part)>,
     /// What tenants of each plan take as a rule.
     classes: Classes,
 }
 
 impl Pages {
-    fn keep(&mut self, hours: impl IntoIterator<Item = (TenantId, ClosedHour)>) {
-        self.over.extend(hours);
+    fn keep(&mut self, parts: impl IntoIterator<Item = (TenantId, Part)>) {
+        self.over.extend(parts);
         let most = self.tenants.len().max(1000) * MOST_OVER;
         if self.over.len() > most {
             let lost = self.over.len() - most;
             self.over.drain(..lost);
-            tracing::warn!(lost, "hours of usage could not be written for long; only sums remain");
+            tracing::warn!(
+                lost,
+                "minutes of usage could not be written for long; only sums remain"
+            );
         }
     }
 }
@@ -83,9 +88,17 @@ impl Book {
         self.read().tenants.keys().copied().collect()
     }
 
-    /// What is known of every tenant at `now_us`, in no order.
-    pub fn all(&self, now_us: i64) -> Vec<TenantUsage> {
-        self.read().tenants.iter().map(|(id, tracked)| tracked.usage(*id, now_us)).collect()
+    /// Hands what is known of every tenant at `now_us` to `each`, in no order.
+    /// Who reports meanwhile waits for some of them, never for all.
+    pub fn each(&self, now_us: i64, mut each: impl FnMut(TenantUsage)) {
+        for some in self.tenants().chunks(AT_ONCE) {
+            let pages = self.read();
+            for id in some {
+                if let Some(tracked) = pages.tenants.get(id) {
+                    each(tracked.usage(*id, now_us));
+                }
+            }
+        }
     }
 
     /// What is known of a node at `now_us`; none when it never reported to
@@ -117,8 +130,8 @@ impl Book {
                 .tenants
                 .entry(*tenant)
                 .or_insert_with(|| Box::new(Tracked::new(node, window_us)));
-            let ended = tracked.apply(node, sample, at_us, interval_us);
-            over.extend(ended.map(|hour| (*tenant, hour)));
+            let ended = tracked.apply(phase(*tenant), node, sample, at_us, interval_us);
+            over.extend(ended.map(|part| (*tenant, part)));
         }
         pages.keep(over);
     }
@@ -143,40 +156,41 @@ impl Book {
         }
     }
 
-    /// Ends every hour (counted from the Unix epoch) before `hour`, and answers
-    /// all that are over: they are the caller's to write.
-    pub fn take_over(&self, hour: i64) -> Vec<(TenantId, ClosedHour)> {
+    /// Ends every part that is over at `minute` (since the Unix epoch), and
+    /// answers all that are: they are the caller's to write.
+    pub fn take_over(&self, minute: i64) -> Vec<(TenantId, Part)> {
         let mut pages = self.write();
-        let ended: Vec<(TenantId, ClosedHour)> = pages
+        let ended: Vec<(TenantId, Part)> = pages
             .tenants
             .iter_mut()
-            .filter_map(|(tenant, tracked)| Some((*tenant, tracked.end_hour(hour)?)))
+            .filter_map(|(tenant, tracked)| Some((*tenant, tracked.end_part(minute)?)))
             .collect();
         pages.keep(ended);
-        pages.over.drain(..).collect()
+        std::mem::take(&mut pages.over).into()
     }
 
-    /// What is known of a tenant's running hour: its start, and the minutes of
-    /// each column.
-    pub fn running_hour(&self, tenant: TenantId) -> Option<(Timestamp, [Values; COLUMNS])> {
-        let open = self.read().tenants.get(&tenant)?.open.clone()?;
-        let at = Timestamp::from_second(open.hour * 3600).ok()?;
-        Some((at, open.close().minutes()))
+    /// A tenant's minutes that are not written yet: parts that are over, and the
+    /// running one.
+    pub fn unwritten(&self, tenant: TenantId) -> Vec<Part> {
+        let pages = self.read();
+        let over = pages.over.iter().filter(|(of, _)| *of == tenant).map(|(_, part)| part.clone());
+        let running = pages.tenants.get(&tenant).and_then(|tracked| tracked.open.clone());
+        over.chain(running.map(OpenPart::close)).collect()
     }
 
-    /// Takes back hours that could not be written, to be tried again.
-    pub fn give_back(&self, hours: Vec<(TenantId, ClosedHour)>) {
+    /// Takes back parts that could not be written, to be tried again.
+    pub fn give_back(&self, parts: Vec<(TenantId, Part)>) {
         let mut pages = self.write();
         let newer = std::mem::take(&mut pages.over);
-        pages.keep(hours);
+        pages.keep(parts);
         pages.keep(newer);
     }
 
-    /// Takes in the percentiles of stored hours, after a restart: each tenant's
-    /// first hour (since the Unix epoch), and one value an hour from there on.
-    pub fn restore_profile(&self, tenant: TenantId, hour: i64, rows: &[Values; ROWS]) {
+    /// Takes in the percentiles of hours that were made: the tenant's first hour
+    /// (since the Unix epoch), and one value an hour from there on.
+    pub fn teach(&self, tenant: TenantId, hour: i64, rows: &[Values; ROWS]) {
         if let Some(tracked) = self.write().tenants.get_mut(&tenant) {
-            tracked.restore_profile(hour, rows);
+            tracked.teach(hour, rows);
         }
     }
 

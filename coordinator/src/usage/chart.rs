@@ -1,5 +1,5 @@
 //! One column of one tenant over time, as the history has it, with the running
-//! hour as the book has it.
+//! minutes as the book has them.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -7,12 +7,13 @@ use tokio_postgres::GenericClient;
 use webhost_proto::ids::TenantId;
 
 use super::book::Book;
-use super::hours::fives;
 use super::record::{Retention, join};
-use super::series::{ALL, Values, coarser};
+use super::series::{ALL, COLUMNS, Values, coarser};
 use crate::store::StoreError;
-use crate::store::history::{self, Grain};
+use crate::store::history::{self, Grain, parts};
 
+/// By then an hour is made of its minutes, and more.
+const TAIL: SignedDuration = SignedDuration::from_hours(3);
 /// The longest time that a chart shows.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(2 * 366 * 24);
 
@@ -61,32 +62,36 @@ pub async fn read(
 ) -> Result<Chart, StoreError> {
     let grain = grain(from, to, now, retention);
     let mut chart = Drawn::new(grain, from, to);
+    let early = |at: Timestamp, by| at.saturating_sub(by).unwrap_or(Timestamp::MIN);
     // A row begins up to its own length before what it shows.
     let before = |grain: Grain| {
         let values = i64::try_from(grain.values()).unwrap_or(0);
-        SignedDuration::from_secs(grain.step_s() * values)
+        early(from, SignedDuration::from_secs(grain.step_s() * values))
     };
-    let early = |at: Timestamp, by| at.saturating_sub(by).unwrap_or(Timestamp::MIN);
-    let rows = history::of_tenant(client, grain, tenant, column, early(from, before(grain)), to);
-    for (at, values) in rows.await? {
-        chart.draw(at, &values);
-    }
     let fold = ALL[column].fold;
+    if grain != Grain::Minutes {
+        let rows = history::of_tenant(client, grain, tenant, column, before(grain), to);
+        for (at, values) in rows.await? {
+            chart.draw(at, &values);
+        }
+    }
     if grain == Grain::Hours {
         // A day has hours when it is over; until then it has five minutes.
-        let since = early(now, SignedDuration::from_hours(48)).max(early(from, before(grain)));
+        let since = early(now, SignedDuration::from_hours(48)).max(before(grain));
         let rows = history::of_tenant(client, Grain::Fives, tenant, column, since, to).await?;
         for (at, values) in rows {
             chart.draw(at, &coarser(&values, values.len(), fold));
         }
     }
-    if let Some((at, minutes)) = book.running_hour(tenant) {
-        let values = match grain {
-            Grain::Minutes => minutes[column].clone(),
-            Grain::Fives => fives(&minutes)[column].clone(),
-            Grain::Hours => coarser(&minutes[column], minutes[column].len(), fold),
-        };
-        chart.draw(at, &values);
+    let since = match grain {
+        Grain::Minutes => from,
+        // An hour has five minutes a while after it is over.
+        Grain::Fives | Grain::Hours => early(now, TAIL).max(before(Grain::Fives)),
+    };
+    if to > since {
+        let (at, minutes) = minutes(client, book, tenant, (since, to)).await?;
+        let step = usize::try_from(grain.step_s() / Grain::Minutes.step_s()).unwrap_or(1);
+        chart.draw(at, &coarser(&minutes[column], step, fold));
     }
     Ok(Chart {
         metric: ALL[column].name.to_owned(),
@@ -95,6 +100,29 @@ pub async fn read(
         step_s: grain.step_s(),
         values: chart.values,
     })
+}
+
+/// The minutes of a tenant in the whole hours of `from` to `to`, and when they
+/// begin.
+async fn minutes(
+    client: &impl GenericClient,
+    book: &Book,
+    tenant: TenantId,
+    (from, to): (Timestamp, Timestamp),
+) -> Result<(Timestamp, [Values; COLUMNS]), StoreError> {
+    let hour = |at: Timestamp| at.as_second().div_euclid(3600);
+    let (first, last) = (hour(from), hour(to) + 1);
+    let time = |hour: i64, else_at| Timestamp::from_second(hour * 3600).unwrap_or(else_at);
+    let (from, to) = (time(first, from), time(last, to));
+    let count = usize::try_from((last - first) * 60).unwrap_or(0);
+    let mut minutes = std::array::from_fn(|_| vec![None; count]);
+    // Before what is stored, lest a part that is written meanwhile is in neither.
+    let unwritten = book.unwritten(tenant);
+    let stored = parts::parts_of_tenant(client, tenant, from, to).await?;
+    for part in stored.iter().chain(&unwritten) {
+        part.draw(first * 60, &mut minutes);
+    }
+    Ok((from, minutes))
 }
 
 struct Drawn {

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use webhost_proto::units::{Bytes, MilliCpu};
 
+use super::hourly::{Hour, peak_hours};
 use super::minute::{CacheKeys, ResponseTimes};
 use super::node::NodeUsage;
 use super::profile::Buckets;
 use super::sample::Metric;
 use super::season::Season;
-use super::tenant::{HOUR_US, Hour, TenantUsage};
+use super::tenant::TenantUsage;
 use crate::decide::advise::WeekPeaks;
 use crate::decide::amount::BasisPoints;
 use crate::decide::profile::Usage;
@@ -107,7 +108,7 @@ pub struct Usual {
 impl From<&TenantUsage> for Usual {
     fn from(usage: &TenantUsage) -> Self {
         let (weekday, weekend) = usage.profile.buckets();
-        let rows = |buckets: &Buckets| buckets.iter().map(|row| row.to_vec()).collect();
+        let rows = |buckets: Buckets| buckets.iter().map(|row| row.to_vec()).collect();
         let history_days = usage.history_days;
         Self { history_days, weekday: rows(weekday), weekend: rows(weekend) }
     }
@@ -119,13 +120,15 @@ fn share(part: Option<u64>, whole: u64) -> Option<f64> {
 }
 
 /// Builds the API's view. `node` is the load of the machine where the tenant
-/// lives; `stated` the regions of its profile; `season` what its history shows.
+/// lives; `stated` the regions of its profile; `season` what its history shows;
+/// `hours` its last 24 ([`super::hourly::read`]).
 /// [`super::Book::show_minute`] adds what is told by the minute.
 pub fn usage_metrics(
     usage: &TenantUsage,
     node: Option<&NodeUsage>,
     stated: Option<Vec<String>>,
     season: Option<Season>,
+    hours: &[Hour; 24],
 ) -> UsageMetrics {
     let mut basis = BTreeMap::new();
     for (name, metric) in [
@@ -183,11 +186,11 @@ pub fn usage_metrics(
             memory_bytes: usage.memory_bytes,
         },
         patterns: Patterns {
-            peak_hours: peak_hours(&usage.hours),
+            peak_hours: peak_hours(hours),
             seasonal_patterns: season,
             batch_operations: usage.batch_operations_today,
             real_time_operations: usage.realtime_operations_today,
-            hours: usage.hours.to_vec(),
+            hours: hours.to_vec(),
             usual: usage.into(),
         },
         basis,
@@ -195,20 +198,6 @@ pub fn usage_metrics(
         reported_at_us: usage.at_us,
         window_covered_ms: usage.window_covered_ms,
     }
-}
-
-/// The hours of the day (0 to 23, UTC) that reach four fifths of the busiest
-/// one's work, ascending; none where nothing was done.
-pub fn peak_hours(hours: &[Hour; 24]) -> Vec<u32> {
-    let work = |hour: &Hour| hour.api_calls.saturating_add(hour.gps_points);
-    let busiest = hours.iter().map(work).max().unwrap_or(0);
-    let mut peaks: Vec<u32> = hours
-        .iter()
-        .filter(|hour| busiest > 0 && u128::from(work(hour)) * 5 >= u128::from(busiest) * 4)
-        .filter_map(|hour| u32::try_from(hour.index.rem_euclid(24)).ok())
-        .collect();
-    peaks.sort_unstable();
-    peaks
 }
 
 fn small(value: u64) -> u32 {
@@ -229,10 +218,7 @@ pub fn for_decision(
     let whole_cpu = node.map_or(0, |node| u64::from(node.cpu_count) * 1000);
     Usage {
         vehicle_count: usage.vehicles.map(small),
-        gps_points_today: usage
-            .seen
-            .contains(Metric::GpsPoints)
-            .then_some(usage.week_gps_points_per_day),
+        gps_points_today: usage.seen.contains(Metric::GpsPoints).then_some(usage.week.gps_points),
         gps_points_per_second: usage
             .seen
             .contains(Metric::GpsPoints)
@@ -257,31 +243,29 @@ pub fn for_decision(
 pub fn week_peaks(usage: &TenantUsage) -> WeekPeaks {
     let known = |metric, value| usage.seen.contains(metric).then_some(value);
     WeekPeaks {
-        vehicles: known(Metric::Vehicles, usage.week_vehicles),
-        gps_points_per_day: known(Metric::GpsPoints, usage.week_gps_points_per_day),
-        storage_mb: known(Metric::StorageBytes, usage.week_storage_bytes / 1_000_000),
-        users: known(Metric::ClientConnections, usage.week_clients),
+        vehicles: known(Metric::Vehicles, usage.week.vehicles),
+        gps_points_per_day: known(Metric::GpsPoints, usage.week.gps_points),
+        storage_mb: known(Metric::StorageBytes, usage.week.storage_bytes / 1_000_000),
+        users: known(Metric::ClientConnections, usage.week.clients),
     }
 }
 
 /// What a tenant takes of its node, for placement: of the time-varying
-/// dimensions the larger of the last minutes and of the busiest full hour.
-/// What was not seen takes `average`.
+/// dimensions the larger of the last minutes and of the busiest hour of its
+/// usual day. What was not seen takes `average`.
 pub fn amounts(usage: &TenantUsage, average: Amounts) -> Amounts {
-    let hour_us = 3_600_000_000_u64;
-    let busiest =
-        |value: fn(&Hour) -> u64| usage.hours.iter().take(23).map(value).max().unwrap_or(0);
-    let cpu = busiest(|hour| hour.cpu_us).saturating_mul(1000) / hour_us;
-    let gps = busiest(|hour| hour.gps_points).saturating_mul(1000) / 3600;
+    let [cpu, _, gps] = usage.profile.busiest().map(u64::from);
+    // The profile's points are hundredths.
+    let gps = gps * 10;
     Amounts {
-        // After a restart the hours are there before the rates are.
+        // After a restart the usual day is there before the rates are.
         cpu: match usage.cpu_millicores {
             None if cpu == 0 => average.cpu,
             now => MilliCpu(now.unwrap_or(0).max(cpu)),
         },
         memory: usage
             .memory_bytes
-            .map_or(average.memory, |now| Bytes(now.max(busiest(|hour| hour.memory_bytes_max)))),
+            .map_or(average.memory, |now| Bytes(now.max(usage.memory_bytes_max))),
         disk: usage.storage_bytes.map_or(average.disk, Bytes),
         db_connections: usage
             .db_connections
@@ -298,49 +282,25 @@ pub fn amounts(usage: &TenantUsage, average: Amounts) -> Amounts {
 pub const BLEND_DAYS: i64 = 7;
 
 /// What a tenant takes of its node through a day, for placement: of each hour
-/// its usual figures ([`super::profile`]), or what it took of late where that is
-/// more. While an hour is not known, the tenant is taken to be as busy then as
-/// ever: nothing is packed closer for want of figures.
+/// its usual figures ([`super::profile`]), and in the running one what it takes
+/// now where that is more. While an hour is not known, the tenant is taken to be
+/// as busy then as ever: nothing is packed closer for want of figures.
 ///
 /// `class` is what its like take as a rule: a new tenant is charged with that
 /// where it is more than its own figures, and with a seventh less of the
 /// difference every day.
 pub fn need(usage: &TenantUsage, class: Amounts) -> Need {
     let mut need = Need::flat(&amounts(usage, class));
-    let Some((running, full)) = usage.hours.split_last() else { return need };
-    let known = |hour: &Hour| {
-        hour.cpu_us > 0 || hour.gps_points > 0 || hour.api_calls > 0 || hour.memory_bytes_max > 0
-    };
-    let of_day = |hour: &Hour| usize::try_from(hour.index.rem_euclid(24)).unwrap_or(0);
-    let cpu = |hour: &Hour| hour.cpu_us.saturating_mul(1000) / HOUR_US.unsigned_abs();
-    let gps = |hour: &Hour| hour.gps_points.saturating_mul(1000) / 3600;
-    let all = full.iter().all(known);
-    let before = full.last().copied().unwrap_or_default();
-    let connections = usage.db_connections.unwrap_or(0).saturating_mul(1000);
-    for hour in &usage.hours {
-        let at = of_day(hour);
-        let usual = usage.profile.expect(at).map(|row| row.map(u64::from));
-        // The means of the last day say enough only where all of it is known.
-        if usual.is_none() && !all {
-            continue;
-        }
-        let [usual_cpu, usual_connections, usual_gps] = usual.unwrap_or_default();
-        let is_running = hour.index == running.index;
-        let (cpu, gps) = if is_running {
-            (
-                usage.cpu_millicores.unwrap_or(0).max(cpu(&before)),
-                usage.gps_points_per_kilosecond.max(gps(&before)),
-            )
-        } else {
-            (cpu(hour), gps(hour))
-        };
+    let running = usize::try_from(usage.hour.rem_euclid(24)).unwrap_or(0);
+    for at in 0..24 {
+        let Some(usual) = usage.profile.expect(at) else { continue };
+        let [cpu, connections, gps] = usual.map(u64::from);
+        let now = |value: u64| if at == running { value } else { 0 };
         // The profile's connections and points are hundredths.
-        need.set_hour(CPU, at, usual_cpu.max(cpu));
-        need.set_hour(GPS, at, (usual_gps * 10).max(gps));
-        if usual.is_some() {
-            let now = if is_running { connections } else { 0 };
-            need.set_hour(CONNECTIONS, at, (usual_connections * 10).max(now));
-        }
+        need.set_hour(CPU, at, cpu.max(now(usage.cpu_millicores.unwrap_or(0))));
+        let held = usage.db_connections.unwrap_or(0).saturating_mul(1000);
+        need.set_hour(CONNECTIONS, at, (connections * 10).max(now(held)));
+        need.set_hour(GPS, at, (gps * 10).max(now(usage.gps_points_per_kilosecond)));
     }
     blend(&mut need, &Need::flat(&class), usage.history_days);
     need

@@ -14,15 +14,16 @@
 //! **Invariant:** a tenant that is not placed on a node gains nothing from its
 //! reports; the host's totals stand, and one alarm is raised.
 //!
-//! Beside the sums, each tenant's running hour is kept minute by minute
-//! ([`series`]). When it is over it teaches the tenant's usual day ([`profile`]),
-//! which placement packs by, and [`record`] writes it into the history, from
-//! which [`chart`] reads. A crash loses the resolution of the running hour,
-//! never a total.
+//! Beside the sums, each tenant's running quarter of an hour is kept minute by
+//! minute ([`part`]). [`record`] writes it into the history, from which [`chart`]
+//! reads, makes hours of it, and has them teach the tenant's usual day
+//! ([`profile`]), which placement packs by. A crash loses the resolution of the
+//! running quarter, never a total.
 //!
-//! What is kept of a tenant is small, because there are many: sums of hours that
-//! are over are rounded to a twentieth of a percent ([`ring`]); what is stored,
-//! today's totals and the days' are not.
+//! What is kept of a tenant in memory is under a kilobyte, because there are
+//! many: what decisions need, some of it rounded up ([`ring`], [`profile`]). What
+//! is stored and today's sums are not rounded, and what is only shown, as the
+//! last 24 hours ([`hourly`]), is read when it is asked for.
 //!
 //! Times are those of the report's collection, never later than the
 //! coordinator's clock: a report that waited for hours in a spool counts in
@@ -31,12 +32,15 @@
 
 pub mod book;
 pub mod chart;
+pub mod days;
+pub mod hourly;
 mod hours;
 pub mod ingest;
 pub mod machine;
 pub mod metrics;
 pub mod minute;
 pub mod node;
+pub mod part;
 pub mod profile;
 pub mod record;
 pub mod ring;

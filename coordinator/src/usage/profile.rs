@@ -2,13 +2,15 @@
 //! database connections and GPS rate, each the 95th percentile of that hour's
 //! five-minute values. Pure.
 //!
+//! A bucket is kept in 12 bits: exact below 512, else at most a 256th too large, so
+//! that nobody is taken for smaller than it is.
+//!
 //! A bucket rises at once and falls by a quarter of the difference a day: what
 //! was seen this week counts, one quiet day frees little. For the first 14 days
 //! every day teaches both kinds of day; from then on weekdays and weekends have
 //! buckets of their own.
 
-use serde::Serialize;
-
+use super::ring::{pack, unpack};
 use super::series::{CONNECTIONS, CPU, GPS, p95};
 
 /// CPU, database connections, GPS points: the rows of [`Profile::learn`].
@@ -20,16 +22,30 @@ pub const APART_FROM_DAYS: i64 = 14;
 /// hundredths of a connection, hundredths of a point a second.
 pub type Buckets = [[u16; 24]; ROWS];
 
+/// Buckets of both kinds of day, and their bytes.
+const BUCKETS: usize = 2 * ROWS * 24;
+const BYTES: usize = BUCKETS * 3 / 2;
+
 /// A tenant's usual day. All zero and nothing known at first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
-    weekday: Buckets,
-    weekend: Buckets,
+    /// Two buckets in three bytes: those of weekdays, then of weekends.
+    buckets: [u8; BYTES],
     /// A bit for each hour of the day that was ever seen.
     known: u32,
     /// Hours since the Unix epoch; 0: no history.
-    first_hour: i64,
+    first_hour: u32,
 }
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self { buckets: [0; BYTES], known: 0, first_hour: 0 }
+    }
+}
+
+/// The kinds of day.
+const WEEKDAY: usize = 0;
+const WEEKEND: usize = 1;
 
 /// So many of an hour's twelve five-minute values must be known for it to say
 /// what is usual: the 95th percentile of few is their peak.
@@ -60,6 +76,7 @@ impl Profile {
     /// There was something to see of the tenant at `hour` (since the Unix
     /// epoch).
     pub fn seen(&mut self, hour: i64) {
+        let hour = u32::try_from(hour).unwrap_or(0);
         if self.first_hour == 0 || hour < self.first_hour {
             self.first_hour = hour;
         }
@@ -75,25 +92,26 @@ impl Profile {
         let is_new = self.known & (1 << of_day) == 0;
         self.known |= 1 << of_day;
         let apart = self.days(hour) >= APART_FROM_DAYS;
-        let weekend = is_weekend(hour);
-        for (buckets, is_its_day) in [(&mut self.weekday, !weekend), (&mut self.weekend, weekend)] {
-            if apart && !is_its_day {
+        let its_kind = if is_weekend(hour) { WEEKEND } else { WEEKDAY };
+        for kind in [WEEKDAY, WEEKEND] {
+            if apart && kind != its_kind {
                 continue;
             }
-            for (row, value) in buckets.iter_mut().zip(percentiles) {
-                let (bucket, value) = (&mut row[of_day], value.unwrap_or(0));
-                *bucket = if is_new || value >= *bucket {
+            for (row, value) in percentiles.iter().enumerate() {
+                let (bucket, value) = (self.bucket(kind, row, of_day), value.unwrap_or(0));
+                let new = if is_new || value >= bucket {
                     value
                 } else {
-                    *bucket - (*bucket - value).div_ceil(4)
+                    bucket - (bucket - value).div_ceil(4)
                 };
+                self.set_bucket(kind, row, of_day, new);
             }
         }
     }
 
     /// Whole days of history at `hour`.
     pub fn days(&self, hour: i64) -> i64 {
-        if self.first_hour == 0 { 0 } else { (hour - self.first_hour).max(0) / 24 }
+        if self.first_hour == 0 { 0 } else { (hour - i64::from(self.first_hour)).max(0) / 24 }
     }
 
     /// What is to be expected at an hour of the day (0 to 23) whatever the day
@@ -103,17 +121,61 @@ impl Profile {
         if of_day >= 24 || self.known & (1 << of_day) == 0 {
             return None;
         }
-        Some(std::array::from_fn(|row| self.weekday[row][of_day].max(self.weekend[row][of_day])))
+        Some(std::array::from_fn(|row| {
+            self.bucket(WEEKDAY, row, of_day).max(self.bucket(WEEKEND, row, of_day))
+        }))
+    }
+
+    /// The largest that is to be expected at any hour; zero where none was seen.
+    pub fn busiest(&self) -> [u16; ROWS] {
+        (0..24)
+            .filter_map(|of_day| self.expect(of_day))
+            .fold([0; ROWS], |most, hour| std::array::from_fn(|row| most[row].max(hour[row])))
     }
 
     /// The buckets of weekdays and of weekends.
-    pub fn buckets(&self) -> (&Buckets, &Buckets) {
-        (&self.weekday, &self.weekend)
+    pub fn buckets(&self) -> (Buckets, Buckets) {
+        let of = |kind| -> Buckets {
+            std::array::from_fn(|row| std::array::from_fn(|hour| self.bucket(kind, row, hour)))
+        };
+        (of(WEEKDAY), of(WEEKEND))
     }
+
+    fn bucket(&self, kind: usize, row: usize, of_day: usize) -> u16 {
+        let (first, odd) = place(kind, row, of_day);
+        let [low, middle, high] = [0, 1, 2].map(|at| u64::from(self.buckets[first + at]));
+        let packed = if odd { middle >> 4 | high << 4 } else { low | (middle & 0xf) << 8 };
+        u16::try_from(unpack(packed, BITS)).unwrap_or(u16::MAX)
+    }
+
+    fn set_bucket(&mut self, kind: usize, row: usize, of_day: usize, value: u16) {
+        let (first, odd) = place(kind, row, of_day);
+        let [low, high, ..] = pack(u64::from(value), BITS, SHIFTS).to_le_bytes();
+        let bytes = &mut self.buckets[first..first + 3];
+        if odd {
+            bytes[1] = bytes[1] & 0x0f | low << 4;
+            bytes[2] = low >> 4 | high << 4;
+        } else {
+            bytes[0] = low;
+            bytes[1] = bytes[1] & 0xf0 | high;
+        }
+    }
+}
+
+/// The bits of a bucket, and how far they may be shifted: 12 bits together.
+const BITS: u32 = 9;
+const SHIFTS: u32 = 7;
+
+/// The first of the three bytes where a bucket is, and whether it is their second.
+fn place(kind: usize, row: usize, of_day: usize) -> (usize, bool) {
+    let number = (kind * ROWS + row) * 24 + of_day;
+    (number / 2 * 3, number % 2 == 1)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Monday, 2026-11-16 00:00 UTC.
@@ -142,13 +204,33 @@ mod tests {
         day(&mut profile, 1, 0);
         assert_eq!(profile.expect(3), Some([303, 1, 0]));
         day(&mut profile, 2, 800);
-        assert_eq!(profile.expect(23), Some([823, 1, 0]));
+        assert_eq!(profile.expect(23), Some([824, 1, 0]), "rounded up to two");
         for quiet in 3..13 {
             day(&mut profile, quiet, 0);
         }
         let cpu = profile.expect(0).expect("known")[0];
         assert!(cpu < 50, "{cpu}");
         assert_eq!(profile.days(MONDAY + 12 * 24), 12);
+    }
+
+    proptest! {
+        #[test]
+        fn each_bucket_is_kept_for_itself_and_near(
+            values in prop::collection::vec(any::<u16>(), BUCKETS),
+            shift in 0_u32..16,
+        ) {
+            let mut profile = Profile::default();
+            let places = || (0..BUCKETS).map(|n| (n / 72, n / 24 % 3, n % 24));
+            let values: Vec<u16> = values.iter().map(|value| value >> shift).collect();
+            for ((kind, row, hour), value) in places().zip(&values).rev() {
+                profile.set_bucket(kind, row, hour, *value);
+            }
+            for ((kind, row, hour), value) in places().zip(values) {
+                let (kept, wanted) = (profile.bucket(kind, row, hour), value.min(511 << 7));
+                prop_assert!(kept >= wanted && kept - wanted <= wanted / 256, "{kept} {wanted}");
+                prop_assert!(kept == wanted || value >= 512);
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,12 @@
-//! Writes the history: hours that are over, once a minute; days that are over,
-//! made of their five minutes; and drops what is older than it is to be kept.
+//! Writes the history, once a minute: parts that are over; hours that are over,
+//! five minutes made of their parts, and the usual day taught by them; days that
+//! are over, made of their five minutes. And drops what is older than it is to be
+//! kept.
 //!
-//! **Invariant:** an hour is written once by who saw it, whole, and a day once by
-//! whoever comes first. What can't be written stays in memory, up to a bound,
+//! **Invariant:** a part is written once by who saw it, and an hour and a day are
+//! made once by whoever comes first, after all of their parts are written. A part
+//! that comes later than that has the hour's five minutes written once more, and
+//! readers take the larger. What can't be written stays in memory, up to a bound,
 //! and is tried again.
 
 use std::collections::BTreeMap;
@@ -10,25 +14,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio_postgres::Transaction;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 use webhost_proto::ids::TenantId;
 
 use super::book::Book;
 use super::hours::fives;
+use super::part::{PART, Part};
 use super::profile::{ROWS, percentiles};
-use super::series::{ALL, COLUMNS, ClosedHour, Values, coarser};
-use super::tenant::HOUR_US;
-use crate::store::history::{self, Grain, Stretch};
+use super::series::{ALL, COLUMNS, Values, coarser};
+use crate::store::history::{self, Grain, Stretch, parts};
 use crate::store::{Store, StoreError};
 
 /// How often the recorder looks.
 const PERIOD: Duration = Duration::from_secs(60);
-/// An hour waits so long for reports that are late.
-const GRACE_US: i64 = 2 * 60_000_000;
-/// A day is made so long after its end: every coordinator has written its last
-/// hour by then.
-const DAY_GRACE: SignedDuration = SignedDuration::from_mins(10);
-/// So many hours, or tenants of a day, at once.
+/// A part waits so long for reports that are late.
+const GRACE: SignedDuration = SignedDuration::from_mins(2);
+/// An hour is made so long after its end: the last part that has minutes of it is
+/// over by then.
+const LAST_PART: SignedDuration = SignedDuration::from_mins(PART as i64);
+const MINUTES: usize = 60;
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// So many parts, or tenants of an hour or a day, at once.
 const AT_ONCE: usize = 1000;
 
 /// How long the history is kept.
@@ -50,7 +59,7 @@ impl Retention {
     }
 }
 
-/// Writes what the book has of hours that are over.
+/// Writes what the book has of parts that are over, and what is made of them.
 pub struct Recorder {
     store: Store,
     book: Arc<Book>,
@@ -63,7 +72,7 @@ impl Recorder {
         Self { store, book, retention }
     }
 
-    /// Looks until `shutdown`; then writes what there is of the running hour.
+    /// Looks until `shutdown`; then writes what there is of the running parts.
     pub async fn run(self, shutdown: CancellationToken) {
         loop {
             tokio::select! {
@@ -75,26 +84,28 @@ impl Recorder {
             }
         }
         if let Err(error) = self.write(i64::MAX).await {
-            tracing::warn!(%error, "the running hour was not recorded; its sums are");
+            tracing::warn!(%error, "the running minutes were not recorded; their sums are");
         }
     }
 
-    /// One look at `now`: hours, days, and what is too old.
+    /// One look at `now`: parts, hours, days, and what is too old.
     ///
     /// # Errors
     /// [`StoreError`]; what was written before stays written.
     pub async fn look(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.write((now.as_microsecond() - GRACE_US).div_euclid(HOUR_US)).await?;
-        self.make_days(now).await?;
+        let over = now.saturating_sub(GRACE).unwrap_or(Timestamp::MIN);
+        self.write(over.as_second().div_euclid(60)).await?;
+        self.make_hours(over.saturating_sub(LAST_PART).unwrap_or(Timestamp::MIN)).await?;
+        self.make_days().await?;
         self.drop_old(now).await
     }
 
-    /// Writes every hour before `hour` (since the Unix epoch).
-    async fn write(&self, hour: i64) -> Result<(), StoreError> {
-        let mut over = self.book.take_over(hour);
+    /// Writes every part that is over at `minute` (since the Unix epoch).
+    async fn write(&self, minute: i64) -> Result<(), StoreError> {
+        let mut over = self.book.take_over(minute);
         while !over.is_empty() {
             let count = over.len().min(AT_ONCE);
-            match self.write_hours(&over[..count]).await {
+            match self.write_parts(&over[..count]).await {
                 Ok(()) => drop(over.drain(..count)),
                 Err(error) => {
                     self.book.give_back(over);
@@ -105,26 +116,50 @@ impl Recorder {
         Ok(())
     }
 
-    async fn write_hours(&self, hours: &[(TenantId, ClosedHour)]) -> Result<(), StoreError> {
-        let (mut by_minute, mut by_five) = (Vec::new(), Vec::new());
-        for (tenant, hour) in hours {
-            let minutes = hour.minutes();
-            let at = start(hour.hour);
-            let row = |values| Stretch { tenant: *tenant, at, values, percentiles: None };
-            by_five.push(row(fives(&minutes)));
-            by_minute.push(row(minutes));
-        }
+    async fn write_parts(&self, some: &[(TenantId, Part)]) -> Result<(), StoreError> {
         let mut client = self.store.client().await?;
         let tx = (**client).transaction().await?;
-        for (grain, rows) in [(Grain::Minutes, by_minute), (Grain::Fives, by_five)] {
-            history::prepare(&tx, grain, rows.iter().map(|row| row.at)).await?;
-            history::copy(&tx, grain, &rows).await?;
+        history::prepare(&tx, Grain::Minutes, some.iter().map(|(_, part)| parts::start(part)))
+            .await?;
+        parts::copy_parts(&tx, some).await?;
+        if let Some(before) = parts::made_before(&tx).await? {
+            for (hour, tenants) in late(some, before) {
+                make_hour(&tx, hour, &tenants).await?;
+            }
         }
         Ok(tx.commit().await?)
     }
 
-    /// Makes the hours of every day that is over and has none yet.
-    async fn make_days(&self, now: Timestamp) -> Result<(), StoreError> {
+    /// Makes the five minutes of every hour that ended at `over` or before and has
+    /// none yet, and has them teach the tenants' usual days.
+    async fn make_hours(&self, over: Timestamp) -> Result<(), StoreError> {
+        loop {
+            let mut client = self.store.client().await?;
+            let tx = (**client).transaction().await?;
+            if !history::lock_days(&tx).await? {
+                return Ok(());
+            }
+            let Some(hour) = parts::next_hour(&tx).await? else { return Ok(()) };
+            if over.duration_since(hour) < HOUR {
+                return Ok(());
+            }
+            let tenants = parts::tenants_of_hour(&tx, hour).await?;
+            let mut lessons = Vec::with_capacity(tenants.len());
+            for some in tenants.chunks(AT_ONCE) {
+                lessons.extend(make_hour(&tx, hour, some).await?);
+            }
+            parts::hours_are_made(&tx, hour + HOUR).await?;
+            tx.commit().await?;
+            for (tenant, percentiles) in lessons {
+                let rows = percentiles.map(|value| vec![value.map(i32::from)]);
+                self.book.teach(tenant, hour.as_second().div_euclid(3600), &rows);
+            }
+        }
+    }
+
+    /// Makes the hours of every day whose five minutes are made and that has none
+    /// yet.
+    async fn make_days(&self) -> Result<(), StoreError> {
         loop {
             let mut client = self.store.client().await?;
             let tx = (**client).transaction().await?;
@@ -132,7 +167,8 @@ impl Recorder {
                 return Ok(());
             }
             let Some(day) = history::next_day(&tx).await? else { return Ok(()) };
-            if now.duration_since(day) < SignedDuration::from_hours(24) + DAY_GRACE {
+            let made = parts::made_before(&tx).await?;
+            if made.is_none_or(|before| before < day + DAY) {
                 return Ok(());
             }
             let tenants = history::tenants_of_day(&tx, day).await?;
@@ -162,9 +198,54 @@ impl Recorder {
     }
 }
 
-fn start(hour: i64) -> Timestamp {
-    // Hours come of times that are in jiff's range.
-    Timestamp::from_second(hour.saturating_mul(3600)).unwrap_or(Timestamp::UNIX_EPOCH)
+/// The hours before `before` that parts have minutes of, with their tenants.
+fn late(some: &[(TenantId, Part)], before: Timestamp) -> BTreeMap<Timestamp, Vec<Uuid>> {
+    let mut hours: BTreeMap<Timestamp, Vec<Uuid>> = BTreeMap::new();
+    for (tenant, part) in some {
+        let first = parts::start(part).as_second().div_euclid(3600) * 3600;
+        let last = parts::start(part) + parts::PART_LENGTH;
+        for hour in [first, first + 3600] {
+            let Ok(hour) = Timestamp::from_second(hour) else { continue };
+            let tenants =
+                if hour < before.min(last) { hours.entry(hour).or_default() } else { continue };
+            if tenants.last() != Some(&tenant.0) {
+                tenants.push(tenant.0);
+            }
+        }
+    }
+    hours
+}
+
+/// Writes the five minutes of an hour of some tenants; answers their percentiles.
+async fn make_hour(
+    tx: &Transaction<'_>,
+    hour: Timestamp,
+    tenants: &[Uuid],
+) -> Result<Vec<(TenantId, [Option<u16>; ROWS])>, StoreError> {
+    let mut minutes: BTreeMap<TenantId, [Values; COLUMNS]> = BTreeMap::new();
+    for (tenant, part) in parts::parts_of_hour(tx, hour, tenants).await? {
+        let first = hour.as_second().div_euclid(60);
+        let known =
+            minutes.entry(tenant).or_insert_with(|| std::array::from_fn(|_| vec![None; MINUTES]));
+        part.draw(first, known);
+    }
+    // A part may have minutes of the hour before or after alone.
+    minutes.retain(|_, known| known.iter().flatten().any(Option::is_some));
+    let rows: Vec<Stretch> = minutes
+        .into_iter()
+        .map(|(tenant, minutes)| Stretch {
+            tenant,
+            at: hour,
+            values: fives(&minutes),
+            percentiles: None,
+        })
+        .collect();
+    if !rows.is_empty() {
+        history::prepare(tx, Grain::Fives, [hour]).await?;
+        history::copy(tx, Grain::Fives, &rows).await?;
+    }
+    let lesson = |row: &Stretch| (row.tenant, percentiles(|column| &row.values[column]));
+    Ok(rows.iter().map(lesson).collect())
 }
 
 /// The rows of `day` of the five minutes of its hours, by tenant.

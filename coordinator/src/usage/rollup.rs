@@ -64,7 +64,7 @@ pub async fn reload(store: &Store, book: &Book, now: Timestamp) -> Result<usize,
     let since = now - (PROFILE_DAYS * 24).hours();
     let mut next = since;
     history::percentiles_since(&**client, since, |(tenant, at, rows)| {
-        book.restore_profile(tenant, hour_of(at), &rows);
+        book.teach(tenant, hour_of(at), &rows);
         next = next.max(at + 24.hours());
     })
     .await?;
@@ -74,7 +74,7 @@ pub async fn reload(store: &Store, book: &Book, now: Timestamp) -> Result<usize,
             CONNECTIONS => &fives[1],
             _ => &fives[2],
         });
-        book.restore_profile(tenant, hour_of(at), &hour.map(|value| vec![value.map(i32::from)]));
+        book.teach(tenant, hour_of(at), &hour.map(|value| vec![value.map(i32::from)]));
     })
     .await?;
     book.set_classes(classes(&**client, book, now).await?);
@@ -143,12 +143,12 @@ async fn classes(
     now: Timestamp,
 ) -> Result<Classes, StoreError> {
     let bought = tenants::plans(client).await?;
-    let known = book
-        .all(now.as_microsecond())
-        .into_iter()
-        .filter(|usage| usage.history_days >= BLEND_DAYS)
-        .map(|usage| (usage.tenant, metrics::amounts(&usage, Amounts::default())))
-        .collect();
+    let mut known = Vec::new();
+    book.each(now.as_microsecond(), |usage| {
+        if usage.history_days >= BLEND_DAYS {
+            known.push((usage.tenant, metrics::amounts(&usage, Amounts::default())));
+        }
+    });
     Ok(Classes::of(bought, known))
 }
 

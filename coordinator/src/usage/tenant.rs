@@ -1,21 +1,20 @@
-//! What is kept of one tenant: rates over a short window, the UTC day, 24
-//! hours, 7 days. Pure: the time is an argument, in microseconds since the
-//! Unix epoch.
+//! What is kept of one tenant: rates over a short window, 7 UTC days, its usual
+//! day. Pure: the time is an argument, in microseconds since the Unix epoch.
 
-use serde::Serialize;
 use webhost_proto::ids::{NodeId, TenantId};
 
+use super::days::{Days, Week};
+use super::part::{OpenPart, Part};
 use super::profile::Profile;
 use super::ring::{Cell, Fine, Ring, Rough};
 use super::sample::{METRICS, Metric, MetricSet, Sample};
-use super::series::{ClosedHour, OpenHour};
 
 /// Microseconds of an hour and of a day.
 pub const HOUR_US: i64 = 3_600_000_000;
 pub const DAY_US: i64 = 24 * HOUR_US;
 
-/// Slots of the short window: its length is ten of them.
-const SLOTS: usize = 10;
+/// Slots of the short window: its length is six of them.
+const SLOTS: usize = 6;
 /// Gauges come after the counters.
 const GAUGES: usize = METRICS - Metric::MemoryBytes as usize;
 
@@ -30,48 +29,23 @@ const TIME: usize = 5;
 const QUERIES: usize = 6;
 const WINDOWED: usize = 7;
 
-/// One UTC hour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Hour {
-    /// Hours since the Unix epoch; 0 is empty.
-    pub index: i64,
-    pub cpu_us: u64,
-    pub gps_points: u64,
-    pub api_calls: u64,
-    pub memory_bytes_max: u64,
-    pub client_connections_max: u64,
-}
-
-/// What is summed up for the running UTC day alone.
-#[derive(Clone, Copy, Debug, Default)]
-struct Today {
-    /// Days since the Unix epoch; 0 is empty.
-    index: i64,
-    api_calls: u64,
-    api_errors: u64,
-    batch_operations: u64,
-    realtime_operations: u64,
-}
-
-/// One tenant, as reports come in.
+/// One tenant, as reports come in. There are many: see the size in the tests.
 #[derive(Clone, Debug)]
 pub struct Tracked {
     node: NodeId,
     at_us: i64,
-    slot_us: i64,
+    slot_ms: u32,
     window: Ring<Rough, SLOTS, WINDOWED, WINDOWED>,
-    /// CPU time, GPS points, API calls; the most memory and clients.
-    hours: Ring<Rough, 24, 5, 3>,
-    /// GPS points; the most vehicles, storage and clients.
-    days: Ring<Fine, 7, 4, 1>,
-    today: Today,
-    gauges: [u64; GAUGES],
+    /// The most clients of each of the last 24 hours.
+    clients: Ring<Rough, 24, 1, 0>,
+    days: Days,
+    gauges: [Fine; GAUGES],
     seen: MetricSet,
     attributed: MetricSet,
-    /// GPS points of the last 30 days and of the 30 before.
-    months: Option<(Fine, Fine)>,
-    /// The running hour, minute by minute.
-    pub(super) open: Option<Box<OpenHour>>,
+    /// In ten-thousandths.
+    growth: Option<i32>,
+    /// The running quarter of an hour, minute by minute.
+    pub(super) open: Option<OpenPart>,
     pub(super) profile: Profile,
 }
 
@@ -81,30 +55,31 @@ impl Tracked {
         Self {
             node,
             at_us: 0,
-            slot_us: (window_us / SLOTS as i64).max(1_000_000),
+            slot_ms: u32::try_from(window_us / SLOTS as i64 / 1000).unwrap_or(u32::MAX).max(1000),
             window: Ring::default(),
-            hours: Ring::default(),
-            days: Ring::default(),
-            today: Today::default(),
-            gauges: [0; GAUGES],
+            clients: Ring::default(),
+            days: Days::default(),
+            gauges: [Fine::default(); GAUGES],
             seen: MetricSet::default(),
             attributed: MetricSet::default(),
-            months: None,
+            growth: None,
             open: None,
             profile: Profile::default(),
         }
     }
 
-    /// Takes in one interval that ended at `at_us`; answers the hour that was
-    /// the running one, where this begins the next. An older interval than the
-    /// newest counts in its own hour and day, and leaves the gauges alone.
+    /// Takes in one interval that ended at `at_us`; answers the part that was
+    /// the running one, where this begins the next; `phase` is the tenant's. An
+    /// older interval than the newest counts in its own hour and day, and leaves
+    /// the gauges alone.
     pub fn apply(
         &mut self,
+        phase: i64,
         node: NodeId,
         sample: &Sample,
         at_us: i64,
         interval_us: u64,
-    ) -> Option<ClosedHour> {
+    ) -> Option<Part> {
         if node != self.node {
             // Another machine: what was measured there says nothing here.
             self.node = node;
@@ -120,7 +95,7 @@ impl Tracked {
                 self.seen.insert(metric);
                 if newest {
                     if let Some(gauge) = gauge(metric) {
-                        self.gauges[gauge] = value;
+                        self.gauges[gauge] = Fine::of(value);
                     }
                     if sample.is_attributed(metric) {
                         self.attributed.insert(metric);
@@ -139,7 +114,7 @@ impl Tracked {
             sample.or_zero(Metric::RequestDurationUs),
             sample.or_zero(Metric::Queries),
         ];
-        self.window.add(at_us / self.slot_us, slot);
+        self.window.add(at_us / self.slot_us(), slot);
         self.restore(
             at_us,
             &Restored {
@@ -155,7 +130,7 @@ impl Tracked {
                 storage_bytes: sample.or_zero(Metric::StorageBytes),
             },
         );
-        self.note(at_us, interval_us, sample)
+        self.note(at_us, interval_us, phase, sample)
     }
 
     /// Adds to the hour and the day of `at_us`, as a stored roll-up does
@@ -164,35 +139,15 @@ impl Tracked {
         self.at_us = self.at_us.max(at_us);
         let index = at_us / HOUR_US;
         self.profile.seen(index);
-        let hour = [
-            part.cpu_us,
-            part.gps_points,
-            part.api_calls,
-            part.memory_bytes,
-            part.client_connections,
-        ];
-        self.hours.add(index, hour);
-        let index = at_us / DAY_US;
-        let day = [part.gps_points, part.vehicles, part.storage_bytes, part.client_connections];
-        self.days.add(index, day);
-        if self.today.index < index {
-            self.today = Today { index, ..Today::default() };
-        }
-        if self.today.index == index {
-            self.today.api_calls = self.today.api_calls.saturating_add(part.api_calls);
-            self.today.api_errors = self.today.api_errors.saturating_add(part.api_errors);
-            self.today.batch_operations =
-                self.today.batch_operations.saturating_add(part.batch_operations);
-            self.today.realtime_operations =
-                self.today.realtime_operations.saturating_add(part.realtime_operations);
-        }
+        self.clients.add(index, [part.client_connections]);
+        self.days.add(at_us / DAY_US, part);
     }
 
     /// Sets a gauge that a stored roll-up remembers, until a report brings a
     /// newer one.
     pub fn restore_gauge(&mut self, metric: Metric, value: u64, attributed: bool) {
         if let Some(gauge) = gauge(metric).filter(|_| value > 0) {
-            self.gauges[gauge] = value;
+            self.gauges[gauge] = Fine::of(value);
             self.seen.insert(metric);
             if attributed {
                 self.attributed.insert(metric);
@@ -202,7 +157,14 @@ impl Tracked {
 
     /// GPS points of the last 30 days and of the 30 before.
     pub fn set_months(&mut self, last: u64, before: u64) {
-        self.months = Some((Fine::of(last), Fine::of(before)));
+        self.growth = (before > 0).then(|| {
+            let change = i128::from(last) - i128::from(before);
+            i32::try_from(change * 10_000 / i128::from(before)).unwrap_or(i32::MAX)
+        });
+    }
+
+    fn slot_us(&self) -> i64 {
+        i64::from(self.slot_ms) * 1000
     }
 
     /// When the newest report of this tenant was made.
@@ -217,7 +179,7 @@ impl Tracked {
 
     /// What is known at `now_us`.
     pub fn usage(&self, tenant: TenantId, now_us: i64) -> TenantUsage {
-        let now_slot = now_us / self.slot_us;
+        let now_slot = now_us / self.slot_us();
         let mut window = [0_u64; WINDOWED];
         for index in now_slot - SLOTS as i64 + 1..=now_slot {
             for (sum, value) in window.iter_mut().zip(self.window.get(index).unwrap_or_default()) {
@@ -232,37 +194,11 @@ impl Tracked {
             }
         };
         let now_hour = now_us / HOUR_US;
-        let mut hours = [Hour::default(); 24];
-        let mut peak_clients = self.gauge(Metric::ClientConnections);
-        for (offset, out) in hours.iter_mut().enumerate() {
-            let index = now_hour - 23 + offset as i64;
-            out.index = index;
-            let Some([cpu_us, gps_points, api_calls, memory, clients]) = self.hours.get(index)
-            else {
-                continue;
-            };
-            *out = Hour {
-                index,
-                cpu_us,
-                gps_points,
-                api_calls,
-                memory_bytes_max: memory,
-                client_connections_max: clients,
-            };
-            if clients > 0 {
-                peak_clients = peak_clients.max(Some(clients));
-            }
-        }
+        let clients = (now_hour - 23..=now_hour).filter_map(|hour| self.clients.get(hour));
+        let most = clients.map(|[most]| most).max().filter(|most| *most > 0);
         let now_day = now_us / DAY_US;
-        let today = Some(self.today).filter(|day| day.index == now_day).unwrap_or_default();
-        let [points_today, ..] = self.days.get(now_day).unwrap_or_default();
-        let mut week = [0_u64; 4];
-        for index in now_day - 6..=now_day {
-            for (most, value) in week.iter_mut().zip(self.days.get(index).unwrap_or_default()) {
-                *most = (*most).max(value);
-            }
-        }
-        let [week_points, week_vehicles, week_storage_bytes, week_clients] = week;
+        let today = self.days.sums(now_day);
+        let gauge = |metric| self.gauge(metric);
         TenantUsage {
             tenant,
             node: self.node,
@@ -278,31 +214,23 @@ impl Tracked {
                 let rate = u128::from(window[ERRORS]) * 10_000 / u128::from(window[CALLS]);
                 u32::try_from(rate).unwrap_or(u32::MAX)
             }),
-            gps_points_today: points_today,
+            gps_points_today: today.gps_points,
             api_calls_today: today.api_calls,
             api_errors_today: today.api_errors,
             batch_operations_today: today.batch_operations,
             realtime_operations_today: today.realtime_operations,
-            memory_bytes: self.gauge(Metric::MemoryBytes),
-            storage_bytes: self.gauge(Metric::StorageBytes),
-            db_connections: self.gauge(Metric::DbConnections),
-            db_connections_active: self.gauge(Metric::DbConnectionsActive),
-            client_connections: self.gauge(Metric::ClientConnections),
-            vehicles: self.gauge(Metric::Vehicles),
-            retained_days: self.gauge(Metric::OldestPoint),
-            peak_clients_24h: peak_clients,
-            week_gps_points_per_day: week_points,
-            week_vehicles,
-            week_storage_bytes,
-            week_clients,
-            growth_bp: self.months.and_then(|(last, before)| {
-                let (last, before) = (last.get(), before.get());
-                (before > 0).then(|| {
-                    let change = i128::from(last) - i128::from(before);
-                    i64::try_from(change * 10_000 / i128::from(before)).unwrap_or(i64::MAX)
-                })
-            }),
-            hours,
+            memory_bytes: gauge(Metric::MemoryBytes),
+            storage_bytes: gauge(Metric::StorageBytes),
+            db_connections: gauge(Metric::DbConnections),
+            db_connections_active: gauge(Metric::DbConnectionsActive),
+            client_connections: gauge(Metric::ClientConnections),
+            vehicles: gauge(Metric::Vehicles),
+            retained_days: gauge(Metric::OldestPoint),
+            peak_clients_24h: gauge(Metric::ClientConnections).max(most),
+            memory_bytes_max: self.days.memory(now_day),
+            week: self.days.week(now_day),
+            growth_bp: self.growth.map(i64::from),
+            hour: now_hour,
             profile: self.profile,
             history_days: self.profile.days(now_hour),
             seen: self.seen,
@@ -311,7 +239,7 @@ impl Tracked {
     }
 
     fn gauge(&self, metric: Metric) -> Option<u64> {
-        gauge(metric).filter(|_| self.seen.contains(metric)).map(|at| self.gauges[at])
+        gauge(metric).filter(|_| self.seen.contains(metric)).map(|at| self.gauges[at].get())
     }
 }
 
@@ -369,16 +297,15 @@ pub struct TenantUsage {
     /// the tenant has no point.
     pub retained_days: Option<u64>,
     pub peak_clients_24h: Option<u64>,
+    /// Of this UTC day and the one before.
+    pub memory_bytes_max: u64,
     /// The largest of the last 7 UTC days.
-    pub week_gps_points_per_day: u64,
-    pub week_vehicles: u64,
-    pub week_storage_bytes: u64,
-    pub week_clients: u64,
+    pub week: Week,
     /// GPS points of the last 30 days against the 30 before, in
     /// ten-thousandths; none without a past.
     pub growth_bp: Option<i64>,
-    /// The last 24 UTC hours, oldest first, the running one last.
-    pub hours: [Hour; 24],
+    /// The running UTC hour, since the Unix epoch.
+    pub hour: i64,
     /// Its usual day.
     pub profile: Profile,
     /// Whole days since it was first reported, as far as is remembered.
@@ -395,4 +322,16 @@ fn gauge(metric: Metric) -> Option<usize> {
 
 fn saturate(value: u128) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With a part's bytes (150 to 300) and its place in a map it is to stay under
+    /// 1 KiB; `make bench-usage` measures the whole.
+    #[test]
+    fn a_tenant_is_small() {
+        assert!(size_of::<Tracked>() <= 672, "{} bytes", size_of::<Tracked>());
+    }
 }

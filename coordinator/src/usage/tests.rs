@@ -2,6 +2,7 @@ use jiff::Timestamp;
 use webhost_proto::ids::{NodeId, TenantId};
 use webhost_proto::wire;
 
+use super::hourly::{self, Hour};
 use super::{metrics, rollup};
 use crate::decide::plans::NodeKind;
 use crate::link::{NodeEvents, Refusal};
@@ -32,7 +33,8 @@ async fn a_reported_reservation_becomes_active_and_counts() {
     assert_eq!(usage.mean_response_us, None, "no request is not fast");
     let node_usage = world.book.node(node, now_us()).expect("is known");
     assert_eq!((node_usage.cpu_millicores, node_usage.cpu_bp), (Some(1000), Some(5000)));
-    let shown = metrics::usage_metrics(&usage, Some(&node_usage), None, None);
+    let shown =
+        metrics::usage_metrics(&usage, Some(&node_usage), None, None, &[Hour::default(); 24]);
     assert_eq!(shown.basis.get("vehicle_count"), Some(&"measured"));
     assert_eq!(shown.basis.get("error_rate"), None);
 }
@@ -180,39 +182,41 @@ async fn a_late_report_counts_in_its_own_hour_and_an_early_one_now() {
     let future = "select count(*) from usage_hourly where hour > now()";
     assert_eq!(world.count(future).await, 0);
     assert_eq!(world.count("select count(*) from usage_hourly").await, 2);
+    let client = world.store.client().await.expect("a client");
+    let hours = hourly::read(&**client, tenant, Timestamp::now()).await.expect("reads");
+    let points: Vec<u64> =
+        hours.iter().map(|hour| hour.gps_points).filter(|points| *points > 0).collect();
+    assert_eq!(points, [100, 7], "each in its own hour, the older first");
+    assert!(hours.windows(2).all(|pair| pair[0].index + 1 == pair[1].index));
 }
 
 #[test]
-fn a_day_is_packed_hour_by_hour_only_when_all_of_it_is_known() {
-    use super::tenant::{HOUR_US, Restored, Tracked};
-    use crate::fleet::need::{CPU, GPS};
+fn a_day_is_packed_by_the_hours_that_are_known() {
+    use super::tenant::{HOUR_US, Tracked};
+    use crate::fleet::need::{CONNECTIONS, CPU, GPS};
     let average = catalog(7).averages.amounts();
     let (node, tenant) = (NodeId::generate(), TenantId::generate());
     // Noon of day 100; the hours before it are each as busy as their number.
-    let now_us = (100 * 24 + 12) * HOUR_US;
+    let noon = 100 * 24 + 12;
     let day = |hours: i64| {
         let mut tracked = Tracked::new(node, 300_000_000);
         for back in 1..=hours {
-            let of_day = (12 - back).rem_euclid(24).unsigned_abs();
-            let part = Restored {
-                cpu_us: (of_day + 1) * 3_600_000,
-                gps_points: (of_day + 1) * 36,
-                ..Restored::default()
-            };
-            tracked.restore(now_us - back * HOUR_US, &part);
+            let of_day = Some(i32::try_from((12 - back).rem_euclid(24) + 1).expect("small"));
+            tracked.teach(noon - back, &[vec![of_day], vec![Some(100)], vec![of_day]]);
         }
-        metrics::need(&tracked.usage(tenant, now_us), crate::fleet::Amounts::default())
+        metrics::need(&tracked.usage(tenant, noon * HOUR_US), crate::fleet::Amounts::default())
     };
-    let full = day(23);
-    for hour in (0..24).filter(|hour| *hour != 12) {
-        // Thousandths of a core, and 36 points an hour are 0.01 a second.
+    let full = day(24);
+    for hour in 0..24 {
+        // Thousandths of a core, hundredths of a point a second.
         assert_eq!(usize::from(full.hourly[CPU][hour]), hour + 1, "hour {hour}");
         assert_eq!(usize::from(full.hourly[GPS][hour]), hour + 1, "hour {hour}");
+        assert_eq!(full.hourly[CONNECTIONS][hour], 100, "hour {hour}");
     }
-    assert_eq!(full.hourly[CPU][12], 12, "the running hour is as the one before");
-    let gap = day(22);
-    assert_eq!(gap.hourly[CPU], [24; 24], "one hour is missing: as busy as ever, all day");
-    let none = Tracked::new(node, 300_000_000).usage(tenant, now_us);
+    let gap = day(23);
+    assert_eq!(gap.hourly[CPU][12], 24, "the one hour that is not known: as busy as ever");
+    assert_eq!(gap.hourly[CPU][11], 12);
+    let none = Tracked::new(node, 300_000_000).usage(tenant, noon * HOUR_US);
     assert_eq!(metrics::need(&none, average), crate::fleet::Need::flat(&average));
 }
 
@@ -235,15 +239,17 @@ fn a_new_tenant_is_charged_as_its_like_and_less_of_that_every_day() {
         let mut tracked = Tracked::new(NodeId::generate(), 300_000_000);
         for minute in 0..hours * 60 {
             let at_us = monday * HOUR_US + minute * 60_000_000;
+            if minute % 60 == 0 {
+                tracked.teach(monday + minute / 60, &[vec![Some(100)], vec![Some(400)], vec![]]);
+            }
             let values = [
                 (Metric::CpuUs, 6_000_000),
                 (Metric::MemoryBytes, 80 << 20),
                 (Metric::DbConnections, 4),
             ];
-            let _ended = tracked.apply(tracked.node(), &sample(&values), at_us, 60_000_000);
+            let _ended = tracked.apply(0, tracked.node(), &sample(&values), at_us, 60_000_000);
         }
         let now_us = (monday + hours) * HOUR_US;
-        let _ended = tracked.end_hour(monday + hours);
         metrics::need(&tracked.usage(TenantId::generate(), now_us), class)
     };
     for (days, cpu, memory) in [(1, 700, 697), (2, 600, 594), (6, 200, 182), (7, 100, 80)] {
@@ -275,7 +281,7 @@ async fn what_is_told_by_the_minute_counts_for_who_lives_on_the_node() {
     }
     let shown = |of: TenantId, stated: Option<Vec<String>>| {
         let usage = world.book.tenant(tenant, now_us()).expect("is known");
-        let mut shown = metrics::usage_metrics(&usage, None, stated, None);
+        let mut shown = metrics::usage_metrics(&usage, None, stated, None, &[Hour::default(); 24]);
         world.book.show_minute(of, &mut shown, now_us());
         shown
     };

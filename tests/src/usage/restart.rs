@@ -35,7 +35,7 @@ pub async fn measure(written: &Written, figures: &mut Figures) -> anyhow::Result
         let of = |book: &Book| {
             let usage = book.tenant(Tenants::id(n), now.as_microsecond());
             let usage = usage.with_context(|| format!("tenant {n} is not known"))?;
-            Ok::<_, anyhow::Error>((usage.hours, usage.gps_points_today, usage.vehicles))
+            Ok::<_, anyhow::Error>((usage.gps_points_today, usage.vehicles, usage.memory_bytes_max))
         };
         ensure!(of(book)? == of(&again)?, "tenant {n} differs after the restart");
     }

@@ -1,7 +1,9 @@
 //! Usage over time: three tables of rows that are written by COPY, partitioned
-//! by time, and never changed. See `schema/V4__history.sql`.
+//! by time, and never changed. See `schema/V4__history.sql`, and of minutes
+//! [`parts`].
 
 mod partitions;
+pub mod parts;
 
 use futures_util::{TryStreamExt, pin_mut};
 use jiff::Timestamp;
@@ -13,6 +15,7 @@ use webhost_proto::ids::TenantId;
 
 use super::StoreError;
 use super::locks::Lock;
+use crate::usage::part::PART;
 use crate::usage::profile::ROWS;
 use crate::usage::series::{ALL, COLUMNS, CONNECTIONS, CPU, GPS, Values};
 
@@ -21,7 +24,7 @@ pub use partitions::{drop_before, prepare};
 /// How fine a history is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grain {
-    /// A row is an hour of minutes.
+    /// A row is a quarter of an hour of minutes.
     Minutes,
     /// A row is an hour of five minutes.
     Fives,
@@ -54,7 +57,7 @@ impl Grain {
     /// Values in a row.
     pub const fn values(self) -> usize {
         match self {
-            Self::Minutes => 60,
+            Self::Minutes => PART,
             Self::Fives => 12,
             Self::Hours => 24,
         }
@@ -79,8 +82,8 @@ fn names() -> String {
 
 const PERCENTILES: &str = "cpu_p95, connections_p95, gps_p95";
 
-/// Writes rows. Their partitions are there (see [`prepare`]); the rows of
-/// [`Grain::Hours`], and only they, have percentiles.
+/// Writes rows of [`Grain::Fives`] or [`Grain::Hours`]. Their partitions are there
+/// (see [`prepare`]); hours, and only they, have percentiles.
 pub async fn copy(tx: &Transaction<'_>, grain: Grain, rows: &[Stretch]) -> Result<u64, StoreError> {
     let mut columns = names();
     let mut types = vec![Type::UUID, Type::TIMESTAMPTZ];
@@ -104,8 +107,9 @@ pub async fn copy(tx: &Transaction<'_>, grain: Grain, rows: &[Stretch]) -> Resul
     Ok(writer.finish().await?)
 }
 
-/// The rows of one column of one tenant in `from..to`, oldest first: their
-/// starts and values. Only partitions of that time are read.
+/// The rows of five minutes or hours of one column of one tenant that begin in
+/// `from..to`, oldest first: their starts and values. Only partitions of that time
+/// are read.
 pub async fn of_tenant(
     client: &impl GenericClient,
     grain: Grain,
@@ -126,7 +130,8 @@ fn one_column(grain: Grain, column: usize) -> Option<String> {
     ))
 }
 
-/// PostgreSQL's own plan of what [`of_tenant`] reads, one line each.
+/// PostgreSQL's own plan of what [`of_tenant`] and [`parts::parts_of_tenant`] read,
+/// one line each.
 pub async fn plan_of(
     client: &impl GenericClient,
     grain: Grain,
@@ -135,13 +140,17 @@ pub async fn plan_of(
     from: Timestamp,
     to: Timestamp,
 ) -> Result<Vec<String>, StoreError> {
-    let Some(sql) = one_column(grain, column) else { return Ok(Vec::new()) };
+    let sql = match grain {
+        Grain::Minutes => Some(parts::OF_TENANT.to_owned()),
+        Grain::Fives | Grain::Hours => one_column(grain, column),
+    };
+    let Some(sql) = sql else { return Ok(Vec::new()) };
     let sql = format!("explain (costs off) {sql}");
     let rows = client.query(&sql, &[&tenant.0, &from, &to]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Whether this transaction may make days; another one is at it otherwise.
+/// Whether this transaction may make hours and days; another one is at it otherwise.
 pub async fn lock_days(tx: &Transaction<'_>) -> Result<bool, StoreError> {
     Ok(tx
         .query_one("select pg_try_advisory_xact_lock($1)", &[&Lock::Days.key()])

@@ -70,6 +70,22 @@ pub async fn drop_before(
     Ok(over)
 }
 
+/// The first UTC day of the partitions of a grain with a partition a day that
+/// have something after `after`; none where there is none.
+pub(super) async fn first_day(
+    client: &impl GenericClient,
+    grain: Grain,
+    after: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
+    let (oldest, ..) = partition(grain, after);
+    let all = names(client, grain).await?;
+    let day = all.iter().find(|name| **name >= oldest).and_then(|name| {
+        let day = Date::strptime("%Y%m%d", name.rsplit("_p").next()?).ok()?;
+        Some(day.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    });
+    Ok(day)
+}
+
 /// The partitions that there are, oldest first.
 async fn names(client: &impl GenericClient, grain: Grain) -> Result<Vec<String>, StoreError> {
     let rows = client

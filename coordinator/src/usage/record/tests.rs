@@ -62,13 +62,16 @@ async fn hours_that_are_over_are_written_once_and_drawn_at_every_grain() {
     let now = at(26, 3);
     recorder.look(now).await.expect("writes");
     recorder.look(now).await.expect("has nothing to write");
-    for (table, rows) in [("usage_minutes", 26), ("usage_fives", 26), ("usage_hours", 1)] {
+    // Hour 25 is over, and made when the last part that may have its minutes is.
+    for (table, rows) in [("usage_fives", 25), ("usage_hours", 1)] {
         assert_eq!(world.count(&format!("select count(*) from {table}")).await, rows, "{table}");
     }
+    let parts = world.count("select count(*) from usage_minutes").await;
+    assert!((103..=105).contains(&parts), "{parts}: the first may begin the day before");
     let minutes = read(&world, tenant, "cpu", (at(25, 0), at(26, 0)), now).await;
     assert_eq!((minutes.step_s, minutes.values), (60, vec![Some(260); 60]));
     let running = read(&world, tenant, "gps_points", (at(25, 59), now), now).await;
-    assert_eq!(running.values, [Some(30); 4], "the running hour is the book's");
+    assert_eq!(running.values, [Some(30); 4], "the running minutes are the book's");
     let fives = read(&world, tenant, "gps_points", (at(0, 0), at(24, 5)), now).await;
     assert_eq!((fives.step_s, fives.values), (300, vec![Some(150); 24 * 12 + 1]));
     let hours = read(&world, tenant, "cpu", (at(-32 * 24, 0), now), now).await;
@@ -124,8 +127,13 @@ async fn a_restart_knows_the_usual_day_again() {
     let of = |book: &Book| book.tenant(tenant, now.as_microsecond()).expect("is known");
     let (before, after) = (of(&world.book), of(&again));
     assert_eq!(before.profile.expect(23), Some([240, 200, 50]));
-    assert_eq!(before.profile.expect(1), Some([260, 200, 50]), "risen on the second day");
+    assert_eq!(before.profile.expect(0), Some([250, 200, 50]), "risen on the second day");
+    assert_eq!(before.profile.expect(1), Some([20, 200, 50]), "the second day's is not made yet");
     assert_eq!((after.profile, after.history_days), (before.profile, 1));
+    let again = Arc::new(again);
+    let next = Recorder::new(world.store.clone(), again.clone(), retention());
+    next.look(at(26, 17)).await.expect("makes an hour of what the one before wrote");
+    assert_eq!(of(&again).profile.expect(1), Some([260, 200, 50]));
 }
 
 #[tokio::test]
@@ -147,13 +155,42 @@ async fn what_is_too_old_goes_and_hours_stay() {
 
 #[tokio::test]
 async fn what_could_not_be_written_is_written_later() {
-    let (world, recorder, _) = seen().await;
+    let (world, recorder, tenant) = seen().await;
     world.execute("alter table usage_fives rename to elsewhere").await;
     recorder.look(at(26, 3)).await.expect_err("one table is gone");
-    assert_eq!(world.count("select count(*) from usage_minutes").await, 0, "all or nothing");
+    let parts = world.count("select count(*) from usage_minutes").await;
+    assert!(parts > 100, "parts are written all the same: {parts}");
+    world.execute("alter table usage_minutes add constraint no check (false) not valid").await;
+    recorder.look(at(26, 40)).await.expect_err("no row is taken");
+    world.execute("alter table usage_minutes drop constraint no").await;
     world.execute("alter table elsewhere rename to usage_fives").await;
+    recorder.look(at(26, 40)).await.expect("writes");
+    let minutes = read(&world, tenant, "gps_points", (at(25, 0), at(26, 40)), at(26, 40)).await;
+    let all: i32 = minutes.values.iter().flatten().sum();
+    assert_eq!((minutes.step_s, all), (60, 63 * 30));
+    assert_eq!(world.count("select count(*) from usage_fives").await, 26);
+}
+
+/// A part that could not be written for hours, or that came out of a spool.
+#[tokio::test]
+async fn a_part_that_comes_after_its_hour_was_made_is_in_its_five_minutes() {
+    let (world, recorder, tenant) = seen().await;
     recorder.look(at(26, 3)).await.expect("writes");
-    assert_eq!(world.count("select count(*) from usage_minutes").await, 26);
+    let absent = TenantId::generate();
+    let (node, report) = (NodeId::generate(), wire::Report::default());
+    for minute in 5 * 60 + 20..6 * 60 + 10 {
+        let samples = [(absent, sample(&[(Metric::GpsPoints, 7)]))];
+        let at_us = at(0, minute).as_microsecond();
+        world.book.apply(node, &report, &samples, at_us, 60_000_000);
+    }
+    recorder.look(at(26, 4)).await.expect("writes");
+    let week = (at(-48, 0), at(26, 0));
+    let fives = read(&world, absent, "gps_points", week, at(26, 4)).await;
+    let known: Vec<i32> = fives.values.iter().flatten().copied().collect();
+    assert_eq!((fives.step_s, known), (300, vec![35; 10]));
+    let before = read(&world, tenant, "gps_points", week, at(26, 4)).await;
+    let all: i32 = before.values.iter().flatten().sum();
+    assert_eq!(all, 26 * 60 * 30, "who was in time is as before");
 }
 
 #[test]
