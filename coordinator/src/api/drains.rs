@@ -12,7 +12,7 @@ use super::extract::{self, Body, Path, Query};
 use super::fleet::{NodeView, view};
 use crate::evaluate::carry;
 use crate::moves::drains::{self, Drain as Plan, DrainError};
-use crate::store::nodes::NodeKind;
+use crate::store::nodes::{Draining, NodeKind};
 
 impl From<DrainError> for ApiError {
     fn from(error: DrainError) -> Self {
@@ -67,7 +67,8 @@ pub struct Drain {
     #[schema(value_type = Option<String>)]
     pub by: Option<Timestamp>,
     /// Ask for the moves of its tenants as well, in the order in which they
-    /// are done by then if that can be.
+    /// are done by then if that can be; of those that something else keeps for
+    /// now as soon as that has ended.
     #[serde(default)]
     pub move_tenants: bool,
 }
@@ -117,7 +118,9 @@ pub async fn drain(
         Vec::new()
     };
     let tx = (**client).transaction().await?;
-    if !drains::set(&tx, node.id, wanted.draining, by, &bearer.actor).await? {
+    let moves_from = wanted.move_tenants.then_some(now);
+    let draining = wanted.draining.then_some(Draining { by, moves_from });
+    if !drains::set(&tx, node.id, draining, &bearer.actor).await? {
         return Err(ApiError::conflict(format!(
             "node {} is {}; only an active or draining one can be drained",
             node.name, node.state

@@ -12,7 +12,8 @@ use super::{CliError, output};
 use crate::config::Config;
 use crate::moves::Rules;
 use crate::moves::drains::{self, Drain};
-use crate::store::{Store, nodes};
+use crate::store::Store;
+use crate::store::nodes::{self, Draining};
 use crate::usage::rollup;
 
 /// Which node, and by when.
@@ -71,7 +72,8 @@ pub(super) async fn run(config: &Config, store: &Store, given: Given) -> Result<
         return if left { output::line(super::plans::NOT_APPLIED) } else { Ok(()) };
     }
     let tx = client.transaction().await.map_err(|error| CliError::Other(error.to_string()))?;
-    if !drains::set(&*tx, node.id, true, by, OPERATOR).await? {
+    let draining = Draining { by, moves_from: Some(now) };
+    if !drains::set(&*tx, node.id, Some(draining), OPERATOR).await? {
         let problem = format!("node {name} is not active, so it can't be drained");
         return Err(CliError::Other(problem));
     }
@@ -121,7 +123,10 @@ fn print(
             if planned && one.begins.is_none() { "under way".into() } else { minute(one.begins) },
             minute(one.ends),
             match (&one.why, one.late) {
-                (Some(why), _) => why.clone(),
+                (Some(why), false) => format!("waits: {why}"),
+                // Nobody has to do anything, but there is too little time.
+                (Some(why), true) if one.until.is_some() => format!("too late: {why}"),
+                (Some(why), true) => why.clone(),
                 (None, true) => "too late".to_owned(),
                 (None, false) => String::new(),
             },
@@ -146,5 +151,9 @@ fn print(
         }
     };
     output::line(&end)?;
+    if drain.waiting > 0 {
+        let waiting = drain.waiting;
+        output::line(&format!("{waiting} wait for something that ends by itself in time"))?;
+    }
     output::line("times are estimates; old copies stay until the ways back are over")
 }

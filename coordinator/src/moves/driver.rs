@@ -51,6 +51,8 @@ pub struct Rules {
     pub limits: Limits,
     /// When a move goes back by itself.
     pub auto_rollback: Policy,
+    /// How long the old copy is kept once the way back has ended.
+    pub keep_old_copy: Duration,
 }
 
 impl Default for Rules {
@@ -70,6 +72,7 @@ impl From<&crate::config::Moves> for Rules {
                 in_fleet: config.max_in_fleet,
             },
             auto_rollback: Policy::from(&config.auto_rollback),
+            keep_old_copy: Duration::from_secs(config.keep_old_copy_s),
         }
     }
 }

@@ -158,6 +158,9 @@ pub struct Durable {
     /// It has not begun because it is not its turn; it could otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub queued: bool,
+    /// It waits for a node with room, and for nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_room: bool,
     /// When patience with the current step ends.
     #[serde(default)]
     pub deadline: Option<Timestamp>,
@@ -281,6 +284,7 @@ impl Durable {
             attempts: 0,
             not_before: None,
             queued: false,
+            no_room: false,
             deadline: None,
             alarm_at: None,
             reminded_at: None,

@@ -60,6 +60,15 @@ pub struct Job {
     pub takes: SignedDuration,
     /// It keeps to no windows: a person lets it begin.
     pub at_any_time: bool,
+    /// What keeps it until then ends by itself.
+    pub not_before: Option<Timestamp>,
+}
+
+impl Job {
+    /// `at`, or when it may begin at all, whichever is later.
+    fn earliest(&self, at: Timestamp) -> Timestamp {
+        self.not_before.map_or(at, |from| from.max(at))
+    }
 }
 
 /// A move that is under way.
@@ -101,7 +110,7 @@ impl Calendar {
     }
 
     fn is_open(&self, job: &Job, at: Timestamp) -> bool {
-        self.lists(job).iter().all(|windows| is_open(windows, at))
+        job.earliest(at) == at && self.lists(job).iter().all(|windows| is_open(windows, at))
     }
 
     /// The last minute at which `job` may begin to end by `by`, looking back a
@@ -129,7 +138,7 @@ impl Timetable {
     /// `order` (positions in `jobs`, each once).
     pub fn schedule(&self, jobs: &[Job], order: &[usize], now: Timestamp) -> Vec<Times> {
         let (calendar, limits) = (&self.calendar, &self.limits);
-        let window = |job: &Job| all_open(&calendar.lists(job), now);
+        let window = |job: &Job| all_open(&calendar.lists(job), job.earliest(now));
         let mut times: Vec<Times> =
             jobs.iter().map(|job| Times { window: window(job), ..Times::default() }).collect();
         let mut running = self.running.clone();
@@ -157,7 +166,8 @@ impl Timetable {
             });
             let opens = waiting.iter().filter_map(|&which| {
                 let job = &jobs[which];
-                if calendar.is_open(job, at) { None } else { all_open(&calendar.lists(job), at) }
+                let opens = || all_open(&calendar.lists(job), job.earliest(at));
+                if calendar.is_open(job, at) { None } else { opens() }
             });
             let ends = running.iter().map(|one| one.ends);
             // A move of no length ends at once; time goes on all the same.

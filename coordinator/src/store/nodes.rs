@@ -40,6 +40,10 @@ pub struct Node {
     /// Until when it is to be empty, where it is drained by a time.
     #[schema(value_type = Option<String>)]
     pub drain_by: Option<Timestamp>,
+    /// Since when the moves of its tenants are asked for as soon as they can be,
+    /// where it is drained so.
+    #[schema(value_type = Option<String>)]
+    pub drain_moves_from: Option<Timestamp>,
     /// What the agent measured; none until its first Hello.
     pub measured: Option<Measured>,
     pub tunnel_address: String,
@@ -61,9 +65,10 @@ pub struct Measured {
     pub db_connections: u64,
 }
 
-const COLUMNS: &str = "id, name, kind, shape, region, state, drain_by, measured_cpu_millicores, \
-                       measured_memory_bytes, measured_disk_bytes, measured_db_connections, \
-                       tunnel_address, agent_version, connected_at, last_seen_at, created_at";
+const COLUMNS: &str = "id, name, kind, shape, region, state, drain_by, drain_moves_from, \
+                       measured_cpu_millicores, measured_memory_bytes, measured_disk_bytes, \
+                       measured_db_connections, tunnel_address, agent_version, connected_at, \
+                       last_seen_at, created_at";
 
 fn node(row: &Row) -> Result<Node, StoreError> {
     let measured = |column: &str| -> Result<Option<u64>, StoreError> {
@@ -87,6 +92,7 @@ fn node(row: &Row) -> Result<Node, StoreError> {
         region: row.try_get("region")?,
         state: row.try_get("state")?,
         drain_by: row.try_get("drain_by")?,
+        drain_moves_from: row.try_get("drain_moves_from")?,
         measured,
         tunnel_address: row.try_get("tunnel_address")?,
         agent_version: row.try_get("agent_version")?,
@@ -244,37 +250,62 @@ pub async fn disconnected(client: &impl GenericClient, id: NodeId) -> Result<(),
     Ok(())
 }
 
-/// Sets a node draining, to be empty `by` a time where there is one, or active
-/// again; answers whether there is such a node that is not revoked. Of another
-/// time than before nobody was told anything.
+/// How a node is drained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Draining {
+    /// It is to be empty by then.
+    pub by: Option<Timestamp>,
+    /// The moves of its tenants are asked for, from then on; what holds already
+    /// stays without.
+    pub moves_from: Option<Timestamp>,
+}
+
+/// Sets a node draining, or, without `draining`, active again; answers whether
+/// there is such a node that is not revoked. Of another time than before nobody
+/// was told anything.
 pub async fn set_draining(
     client: &impl GenericClient,
     id: NodeId,
-    draining: bool,
-    by: Option<Timestamp>,
+    draining: Option<Draining>,
 ) -> Result<bool, StoreError> {
-    let state = if draining { NodeState::Draining } else { NodeState::Active };
+    let state = if draining.is_some() { NodeState::Draining } else { NodeState::Active };
+    let Draining { by, moves_from } = draining.unwrap_or_default();
     let changed = client
         .execute(
             "update nodes set state = $2, drain_by = $3,
-                    drain_told_at = case when drain_by = $3 then drain_told_at end
+                    drain_told_at = case when drain_by = $3 then drain_told_at end,
+                    drain_moves_from =
+                      case when $2 = 'draining' then coalesce($4, drain_moves_from) end
              where id = $1 and state in ('active', 'draining')",
-            &[&id.0, &state, &by.filter(|_| draining)],
+            &[&id.0, &state, &by, &moves_from],
         )
         .await?;
     Ok(changed == 1)
 }
 
-/// The draining nodes that are to be empty by a time of which nobody was told
-/// yet that it will not be met, or, once it has come, that it was not.
+/// The draining nodes that have to be looked at: those that are to be empty by a
+/// time of which nobody was told yet that it will not be met, or, once it has
+/// come, that it was not; and those with a tenant whose move is to be asked for,
+/// and could be: nothing of an earlier one keeps it, and none was asked for since
+/// the node is drained.
 pub async fn to_be_empty(
     client: &impl GenericClient,
     now: Timestamp,
 ) -> Result<Vec<Node>, StoreError> {
     let sql = format!(
         "select {COLUMNS} from nodes
-         where state = 'draining' and drain_by is not null
-           and (drain_told_at is null or (drain_told_at < drain_by and drain_by <= $1))
+         where state = 'draining'
+           and ((drain_by is not null
+                 and (drain_told_at is null or (drain_told_at < drain_by and drain_by <= $1)))
+             or (drain_moves_from is not null and exists (
+                 select 1 from placements p
+                 where p.node_id = nodes.id and p.state = 'active'
+                   and not exists (select 1 from placements other
+                     where other.tenant_id = p.tenant_id and other.state in ('incoming', 'kept'))
+                   and not exists (select 1 from moves m
+                     where m.tenant_id = p.tenant_id
+                       and (m.ended_at is null
+                         or (m.source_node_id = nodes.id and m.created_at >= drain_moves_from))))))
          order by id"
     );
     client.query(&sql, &[&now]).await?.iter().map(node).collect()

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use tokio_postgres::GenericClient;
-use webhost_proto::ids::TenantId;
+use webhost_proto::ids::{NodeId, TenantId};
 
 use crate::fleet::plan;
 use crate::moves::Rules;
@@ -121,6 +121,7 @@ impl Ahead {
             target: row.target.or(row.durable.wanted.node),
             takes: self.pace.of(bytes(slots, row.tenant, now)),
             at_any_time: row.durable.outside_window.is_some(),
+            not_before: None,
         }
     }
 
@@ -132,6 +133,25 @@ impl Ahead {
             target: Some(step.to),
             takes: self.pace.of(u64::from(step.disk) << 20),
             at_any_time: false,
+            not_before: None,
+        }
+    }
+
+    /// A move that can't be asked for before something has ended by itself.
+    pub fn job_after(
+        &self,
+        tenant: TenantId,
+        source: NodeId,
+        not_before: Timestamp,
+        bytes: u64,
+    ) -> Job {
+        Job {
+            tenant,
+            source,
+            target: None,
+            takes: self.pace.of(bytes),
+            at_any_time: false,
+            not_before: Some(not_before),
         }
     }
 

@@ -3,8 +3,14 @@
 //!
 //! A node is empty when nobody lives there. Old copies stay for the ways back,
 //! and are deleted when those are over.
+//!
+//! Whoever can't leave yet is kept either by something that ends by itself (the
+//! way back of the move that brought it, an old copy), and then waits for that
+//! and is reckoned with from there on; or by what a person has to see to (room,
+//! rules, a paused or failed move), and then is late ([`keeps`]).
 
 pub mod ahead;
+pub mod keeps;
 pub mod watch;
 
 #[cfg(test)]
@@ -20,9 +26,9 @@ use utoipa::ToSchema;
 use webhost_proto::ids::{MoveId, NodeId, TenantId};
 
 use self::ahead::Ahead;
+use self::keeps::Keeps;
 use super::Rules;
 use super::schedule::{Job, Times, ordered};
-use super::state::{State, Step};
 use crate::fleet::forecast::shape_for;
 use crate::fleet::plan::{self, drain};
 use crate::fleet::policy::AtOnce;
@@ -31,6 +37,7 @@ use crate::signup::Invalid;
 use crate::slots::Slots;
 use crate::store::audit::{self, Entry};
 use crate::store::moves::Move;
+use crate::store::nodes::{Draining, Node, NodeKind, NodeState};
 use crate::store::placements::PlacementState;
 use crate::store::{StoreError, moves, nodes, placements, tenants};
 
@@ -46,8 +53,11 @@ pub struct Drain {
     /// When it is thought to be; none where somebody can't leave.
     #[schema(value_type = Option<String>)]
     pub ends: Option<Timestamp>,
-    /// How many will still be there at `by`, or can't leave at all.
+    /// How many will still be there at `by`, or can't leave unless a person does
+    /// something about it.
     pub late: usize,
+    /// How many wait for something that ends by itself, in time.
+    pub waiting: usize,
     /// Who lives there; who leaves first comes first.
     pub tenants: Vec<Leaving>,
 }
@@ -77,10 +87,14 @@ pub struct Leaving {
     /// When it would live elsewhere.
     #[schema(value_type = Option<String>)]
     pub ends: Option<Timestamp>,
-    /// It will still be there at the deadline, or can't leave at all.
+    /// It will still be there at the deadline, or can't leave unless a person does
+    /// something about it.
     pub late: bool,
     /// What keeps it, for a person.
     pub why: Option<String>,
+    /// When that ends by itself; none where a person is needed.
+    #[schema(value_type = Option<String>)]
+    pub until: Option<Timestamp>,
 }
 
 /// Why there is no plan.
@@ -118,10 +132,10 @@ pub async fn look(
     by: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<(Drain, Vec<plan::Move>), DrainError> {
+    let home = nodes::get(client, node).await?;
+    let shared = |one: &Node| one.kind == NodeKind::Shared && one.state != NodeState::Revoked;
+    let home = home.filter(shared).ok_or(DrainError::NotShared(node))?;
     let snapshot = slots.survey(client, now).await?;
-    if !snapshot.nodes.iter().any(|one| one.id == node) {
-        return Err(DrainError::NotShared(node));
-    }
     let policy = policy(slots, rules);
     let wrong = |error: &dyn std::fmt::Display| DrainError::Plan(error.to_string());
     let made = drain(&snapshot, &policy, &[node]).map_err(|error| wrong(&error))?;
@@ -131,6 +145,40 @@ pub async fn look(
         moves::of_those_on(client, node).await?.into_iter().map(|row| (row.tenant, row)).collect();
     let new: Vec<plan::Move> =
         made.moves().filter(|step| !open.contains_key(&step.tenant)).copied().collect();
+    let steps: HashMap<TenantId, plan::Move> =
+        new.iter().map(|step| (step.tenant, *step)).collect();
+    let mut there = placements::open_on(client, &[node.0]).await?;
+    there.retain(|placement| placement.state == PlacementState::Active);
+    let there: Vec<TenantId> = there.iter().map(|placement| placement.tenant_id).collect();
+    // What became of those that were asked for already.
+    let mut tried: HashMap<TenantId, Move> = HashMap::new();
+    if let Some(since) = home.drain_moves_from {
+        for row in moves::ended_from(client, node, since).await? {
+            tried.entry(row.tenant).or_insert(row);
+        }
+    }
+    let mut kept: HashMap<TenantId, Keeps> = HashMap::new();
+    for &tenant in &there {
+        let keeps = match (open.get(&tenant), steps.get(&tenant)) {
+            (Some(row), _) if keeps::leaves(row, node) => keeps::by_room(row),
+            (Some(row), _) => Some(keeps::by_move(row, rules, now)),
+            (None, Some(_)) => tried.get(&tenant).map(keeps::by_end),
+            (None, None) if made.stuck.iter().any(|stuck| stuck.tenant == tenant) => {
+                let need = slots.need(tenant, now.as_microsecond());
+                Some(Keeps::a_person(match shape_for(&need, &slots.catalog.shapes, &policy) {
+                    Some(shape) => {
+                        format!("it fits on no other: one more shared node, {}", shape.name)
+                    }
+                    None => "it fits on no shared node: it needs one of its own".to_owned(),
+                }))
+            }
+            (None, None) => {
+                let copies = moves::copies(client, tenant).await?;
+                Some(keeps::by_copies(&copies, now).unwrap_or_else(|| unplanned(slots, &home)))
+            }
+        };
+        kept.extend(keeps.map(|keeps| (tenant, keeps)));
+    }
 
     // Whoever leaves a node that is to be empty sooner goes first.
     let deadlines: HashMap<NodeId, Timestamp> = nodes::all(client)
@@ -144,47 +192,35 @@ pub async fn look(
     let old = |row: &Move| ahead.job_of(row, slots, now);
     let mut jobs: Vec<Job> = ahead.waiting[..first].iter().map(old).collect();
     jobs.extend(new.iter().map(|step| ahead.job(step)));
+    for (tenant, until) in there.iter().filter_map(|one| Some((*one, kept.get(one)?.until?))) {
+        jobs.push(ahead.job_after(tenant, node, until, ahead::bytes(slots, tenant, now)));
+    }
+    let mine = first..jobs.len();
     jobs.extend(ahead.waiting[first..].iter().map(old));
-    let mine = first..first + new.len();
     let (order, times) = ordered(&jobs, mine.clone(), &ahead.timetable, by, now);
     let times: HashMap<TenantId, Times> =
         jobs.iter().zip(times).map(|(job, times)| (job.tenant, times)).collect();
 
     let under_way: HashMap<TenantId, Timestamp> = ahead.under_way.iter().copied().collect();
-    let mut there = placements::open_on(client, &[node.0]).await?;
-    there.retain(|placement| placement.state == PlacementState::Active);
-    let ids: Vec<TenantId> = there.iter().map(|placement| placement.tenant_id).collect();
-    let mut slugs = tenants::slugs(client, &ids).await?;
+    let mut slugs = tenants::slugs(client, &there).await?;
     let mut tenants = Vec::new();
-    for tenant in ids {
+    for tenant in there {
         let row = open.get(&tenant);
-        let step = new.iter().find(|step| step.tenant == tenant);
-        let waits = row.is_some_and(|row| row.state == State::WaitingForNode && row.source == node);
-        let runs = under_way.get(&tenant).filter(|_| row.is_some_and(|row| row.source == node));
-        let times = times.get(&tenant).filter(|_| waits || step.is_some());
+        let step = steps.get(&tenant);
+        let leaves = row.is_some_and(|row| keeps::leaves(row, node));
+        let runs = under_way.get(&tenant).filter(|_| leaves);
+        let keeps = kept.remove(&tenant);
+        let goes =
+            leaves || step.is_some() || keeps.as_ref().is_some_and(|one| one.until.is_some());
+        let times = times.get(&tenant).filter(|_| goes && runs.is_none());
         let ends = times.map_or(runs.copied(), |times| times.ends);
-        let why = match (row, ends) {
-            (_, Some(_)) => None,
-            (Some(row), None) => Some(kept(row)),
-            (None, None) if step.is_some() => {
-                Some("its windows and those of its nodes are never open at once".to_owned())
-            }
-            (None, None) if made.stuck.iter().any(|stuck| stuck.tenant == tenant) => {
-                let need = slots.need(tenant, now.as_microsecond());
-                Some(match shape_for(&need, &slots.catalog.shapes, &policy) {
-                    Some(shape) => {
-                        format!("it fits on no other: one more shared node, {}", shape.name)
-                    }
-                    None => "it fits on no shared node: it needs one of its own".to_owned(),
-                })
-            }
-            (None, None) => Some(
-                "it can't be planned: it is not active, or another node keeps an old copy of it \
-                 (webhost-coordinator move list --tenant shows whose, move clean-up deletes it)"
-                    .to_owned(),
-            ),
-        };
-        let late = why.is_some() || by.is_some_and(|by| ends.is_none_or(|ends| ends > by));
+        let keeps = keeps.or_else(|| {
+            let never = "its windows and those of its nodes are never open at once";
+            ends.is_none().then(|| Keeps::a_person(never))
+        });
+        let in_time = ends.is_some_and(|ends| by.is_none_or(|by| ends <= by));
+        let late = !in_time || keeps.as_ref().is_some_and(|keeps| keeps.until.is_none());
+        let (why, until) = keeps.map_or((None, None), |keeps| (Some(keeps.why), keeps.until));
         tenants.push(Leaving {
             tenant,
             slug: slugs.remove(&tenant).unwrap_or_else(|| tenant.to_string()),
@@ -196,6 +232,7 @@ pub async fn look(
             ends,
             late,
             why,
+            until,
         });
     }
     tenants.sort_by(|a, b| {
@@ -203,55 +240,42 @@ pub async fn look(
         key(a).cmp(&key(b))
     });
     let late = tenants.iter().filter(|one| one.late).count();
+    let waiting = tenants.iter().filter(|one| !one.late && one.until.is_some()).count();
     let ends = tenants.iter().map(|one| one.ends).collect::<Option<Vec<_>>>();
     let ends = ends.map(|ends| ends.into_iter().max().unwrap_or(now));
     let new = order[mine].iter().filter_map(|at| new.get(at - first).copied()).collect();
-    Ok((Drain { node, by, ends, late, tenants }, new))
+    Ok((Drain { node, by, ends, late, waiting, tenants }, new))
 }
 
-/// What keeps a tenant with that open move.
-fn kept(row: &Move) -> String {
-    let id = row.id;
-    if row.durable.wanted.dry_run {
-        return format!("the dry run {id} of a move of it has to end first");
-    }
-    match row.state {
-        State::AwaitingApproval => format!("its move {id} awaits an approval"),
-        State::AwaitingConfirmation => {
-            format!("its move {id} awaits that somebody confirms what stays behind")
-        }
-        State::Paused => format!("its move {id} is paused"),
-        State::WaitingForNode => {
-            "its windows and those of its nodes are never open at once".to_owned()
-        }
-        State::Step(Step::WayBack) => {
-            let until = row.durable.way_back_until;
-            let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
-            format!(
-                "it came by move {id}, whose way back is open{until}: close that first \
-                 (webhost-coordinator move close-way-back {id})"
-            )
-        }
-        state => format!("its move {id} is in {state}"),
-    }
+/// What keeps a tenant that no plan knows.
+fn unplanned(slots: &Slots, home: &Node) -> Keeps {
+    Keeps::a_person(if slots.catalog.shape(&home.shape).is_none() {
+        format!(
+            "no plan can be made for {}: its shape {} is not in the catalogue; add it, or move \
+             each tenant (webhost-coordinator move begin)",
+            home.name, home.shape
+        )
+    } else {
+        "it can't be planned: it is not active".to_owned()
+    })
 }
 
-/// Sets a node draining, to be empty `by` a time where there is one, or active
-/// again, with an audit row; false where the node can't be either.
+/// Sets a node draining, or, without `draining`, active again, with an audit row;
+/// false where the node can't be either.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn set(
     tx: &impl GenericClient,
     node: NodeId,
-    draining: bool,
-    by: Option<Timestamp>,
+    draining: Option<Draining>,
     actor: &str,
 ) -> Result<bool, StoreError> {
-    if !nodes::set_draining(tx, node, draining, by).await? {
+    if !nodes::set_draining(tx, node, draining).await? {
         return Ok(false);
     }
-    let action = if draining { "node.draining" } else { "node.active" };
+    let action = if draining.is_some() { "node.draining" } else { "node.active" };
+    let by = draining.and_then(|draining| draining.by);
     let detail = by.map_or_else(|| json!({}), |by| json!({ "by": by }));
     let entry = Entry { actor, action, subject: "node", subject_id: node.to_string(), detail };
     audit::record(tx, &entry).await?;

@@ -10,6 +10,8 @@ use crate::moves::windows;
 use crate::store::windows::Whose;
 use crate::world::{World, catalog, report, small};
 
+mod waits;
+
 const ACTOR: &str = "token ops";
 
 struct Scene {
@@ -42,7 +44,8 @@ impl Scene {
 
     async fn drain(&self, by: Timestamp) {
         let client = self.world.store.client().await.expect("a client");
-        assert!(set(&**client, self.from, true, Some(by), ACTOR).await.expect("drains"));
+        let draining = Draining { by: Some(by), moves_from: Some(Timestamp::now()) };
+        assert!(set(&**client, self.from, Some(draining), ACTOR).await.expect("drains"));
     }
 
     async fn windows(&self, whose: Whose, opens: &[String]) {
@@ -139,9 +142,9 @@ async fn a_deadline_is_kept_and_that_it_is_missed_is_told_before_and_when_it_has
     assert_eq!(scene.told().await, 3);
     // In use again, it has no deadline.
     let client = scene.world.store.client().await.expect("a client");
-    assert!(set(&**client, scene.from, false, None, ACTOR).await.expect("in use"));
+    assert!(set(&**client, scene.from, None, ACTOR).await.expect("in use"));
     let node = nodes::get(&**client, scene.from).await.expect("reads").expect("a node");
-    assert_eq!(node.drain_by, None);
+    assert_eq!((node.drain_by, node.drain_moves_from), (None, None));
 }
 
 #[test]

@@ -23,8 +23,10 @@ const MOST_BEFORE: i64 = 32;
 
 /// What a move waits for, in words.
 enum Wait<'a> {
-    /// A node, or a window.
+    /// A window, or a node with a turn left.
     For(&'a str),
+    /// A node with room.
+    Room(&'a str),
     /// Its turn, and nothing else.
     Turn(&'a str),
 }
@@ -84,7 +86,9 @@ impl Driver {
                     for copy in &copies {
                         why = format!("{why}; {} holds an old copy of the tenant", copy.name);
                     }
-                    return self.wait_for_node(tx, from, Wait::For(&why), now).await;
+                    let passes = !full.is_empty() || !closed.is_empty();
+                    let wait = if passes { Wait::For(&why) } else { Wait::Room(&why) };
+                    return self.wait_for_node(tx, from, wait, now).await;
                 }
             };
             moves::reserve_incoming(&*tx, from, chosen.id, &from.durable.wanted.mode).await?;
@@ -195,7 +199,7 @@ impl Driver {
         wait: Wait<'_>,
         now: Timestamp,
     ) -> Result<Looked, StoreError> {
-        let (Wait::For(why) | Wait::Turn(why)) = wait;
+        let (Wait::For(why) | Wait::Room(why) | Wait::Turn(why)) = wait;
         let news = from.error.as_deref() != Some(why);
         let mut to = from.revised(now);
         to.updated_at = from.updated_at;
@@ -203,6 +207,7 @@ impl Driver {
         to.durable.attempts = from.durable.attempts.saturating_add(1);
         let mut due = later(now, self.timing.pause(to.durable.attempts));
         to.durable.queued = matches!(wait, Wait::Turn(_));
+        to.durable.no_room = matches!(wait, Wait::Room(_));
         if to.durable.queued {
             let before = moves::before(&*tx, from, MOST_BEFORE).await?;
             if !before.iter().any(|other| other.source == from.source) {

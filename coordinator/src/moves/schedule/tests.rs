@@ -22,6 +22,7 @@ fn job(source: NodeId, target: Option<NodeId>, takes_min: i64) -> Job {
         target,
         takes: SignedDuration::from_mins(takes_min),
         at_any_time: false,
+        not_before: None,
     }
 }
 

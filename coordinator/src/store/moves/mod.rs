@@ -19,7 +19,7 @@ pub use books::{
 };
 pub use commands::{Open, Sent, of_command, open, settle_commands};
 pub use history::{Event, audit, event, events};
-pub use pace::{before, copied, of_those_on, queue};
+pub use pace::{before, copied, ended_from, of_those_on, queue};
 pub use turns::{busy, take_turn};
 
 use jiff::Timestamp;

@@ -1,5 +1,6 @@
 //! What says how long moves take, and which of them come first.
 
+use jiff::Timestamp;
 use tokio_postgres::GenericClient;
 use webhost_proto::ids::NodeId;
 
@@ -44,6 +45,22 @@ pub async fn before(
     );
     let rows = client.query(&sql, &[&row.id.0, &row.source.0, &row.created_at, &limit]).await?;
     rows.iter().map(read).collect()
+}
+
+/// The moves away from `node` that were asked for at `since` or later and have
+/// ended, newest first; dry runs are none.
+pub async fn ended_from(
+    client: &impl GenericClient,
+    node: NodeId,
+    since: Timestamp,
+) -> Result<Vec<Move>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from moves m
+         where m.source_node_id = $1 and m.created_at >= $2 and m.ended_at is not null
+           and coalesce(m.durable->'wanted'->>'dry_run', 'false') = 'false'
+         order by m.id desc"
+    );
+    client.query(&sql, &[&node.0, &since]).await?.iter().map(read).collect()
 }
 
 /// The open moves of the tenants that live on `node`; old copies that are kept
