@@ -333,6 +333,7 @@ async fn a_move_waits_for_a_node() {
     assert_eq!(world.state(id).await, "waiting_for_node");
     let view = moves::get(&world.store, id).await.expect("reads").expect("the move");
     assert!(view.error.is_some());
+    assert!(world.row(id).await.durable.no_room, "a drain tells of it");
     assert_eq!(view.events.len(), 2, "a reason is told once: {:?}", view.events);
     client.execute(set, &[&"active"]).await.expect("is back");
     world.play(&mut |command| Some(good(command))).await;

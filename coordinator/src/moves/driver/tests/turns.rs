@@ -29,8 +29,9 @@ async fn what_is_beyond_the_limits_waits_for_its_turn() {
     let two = second.request().await;
     second.tick().await;
     assert_eq!(second.state(two).await, "waiting_for_node");
-    let why = second.row(two).await.error.expect("is told");
-    assert!(why.contains("max_per_source is 1"), "{why}");
+    let row = second.row(two).await;
+    let why = row.error.expect("is told");
+    assert!(why.contains("max_per_source is 1") && !row.durable.no_room, "{why}");
     // A dry run loads nobody, and waits for nobody.
     let third = World::on(store.clone()).await;
     third.live_on(first.source).await;
@@ -103,8 +104,9 @@ async fn a_move_begins_in_the_windows_of_its_tenant_and_nodes_and_goes_on_after_
         world.pass(world.timing.longest_pause);
         world.tick().await;
         assert_eq!(world.state(id).await, "waiting_for_node", "{whose:?}");
-        let why = world.row(id).await.error.expect("is told");
-        assert!(why.contains("window"), "{whose:?}: {why}");
+        let row = world.row(id).await;
+        let why = row.error.expect("is told");
+        assert!(why.contains("window") && !row.durable.no_room, "{whose:?}: {why}");
         set(&world, whose, &[]).await;
     }
     // All of them, and each minute until it opens: it begins then.
