@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use webhost_proto::ids::{NodeId, TenantId};
 use webhost_proto::wire;
 
@@ -20,7 +21,7 @@ use crate::fleet::Amounts;
 use crate::store::usage::{HourKey, Hourly};
 
 /// So many parts of each tenant wait to be written, at most: six hours of them.
-const MOST_OVER: usize = 24;
+const MOST_OVER: usize = 30;
 /// So many tenants are looked at before others may write.
 const AT_ONCE: usize = 1000;
 
@@ -43,6 +44,8 @@ struct Pages {
     over: VecDeque<(TenantId, Part)>,
     /// What tenants of each plan take as a rule.
     classes: Classes,
+    /// Every hour before this one has taught the usual days.
+    learned: Timestamp,
 }
 
 impl Pages {
@@ -192,6 +195,16 @@ impl Book {
         if let Some(tracked) = self.write().tenants.get_mut(&tenant) {
             tracked.teach(hour, rows);
         }
+    }
+
+    /// Every hour before this one has taught the usual days.
+    pub(super) fn learned(&self) -> Timestamp {
+        self.read().learned
+    }
+
+    /// Notes that every hour before this one has.
+    pub(super) fn set_learned(&self, before: Timestamp) {
+        self.write().learned = before;
     }
 
     /// What tenants of each plan take as a rule.

@@ -130,7 +130,7 @@ mod tests {
         see(&mut tracked, 59, 30);
         assert_eq!(points_of_day(&tracked), 3600 + 1800);
         parts.extend(see(&mut tracked, 60, 2));
-        assert_eq!(parts.len(), 4);
+        assert_eq!(parts.len(), 5);
         assert_eq!(known(&parts).len(), 60);
         assert!(known(&parts).iter().all(|(_, points)| *points == 60));
     }
@@ -141,11 +141,11 @@ mod tests {
         see(&mut tracked, 7, 1);
         see(&mut tracked, 6, 1);
         see(&mut tracked, 5, 1);
-        assert_eq!(known(&[see(&mut tracked, 15, 1).expect("over")]), [(7, 120)]);
-        assert_eq!(see(&mut tracked, 14, 1), None);
-        assert_eq!(see(&mut tracked, 13, 1), None);
-        assert_eq!(known(&[see(&mut tracked, 30, 1).expect("over")]), [(15, 120)]);
-        assert_eq!(tracked.end_part(HOUR * 60 + 44), None, "it is not over");
-        assert_eq!(known(&[tracked.end_part(HOUR * 60 + 45).expect("over")]), [(30, 60)]);
+        assert_eq!(known(&[see(&mut tracked, 12, 1).expect("over")]), [(7, 120)]);
+        assert_eq!(see(&mut tracked, 11, 1), None);
+        assert_eq!(see(&mut tracked, 10, 1), None);
+        assert_eq!(known(&[see(&mut tracked, 24, 1).expect("over")]), [(12, 120)]);
+        assert_eq!(tracked.end_part(HOUR * 60 + 35), None, "it is not over");
+        assert_eq!(known(&[tracked.end_part(HOUR * 60 + 36).expect("over")]), [(24, 60)]);
     }
 }

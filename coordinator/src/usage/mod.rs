@@ -14,11 +14,11 @@
 //! **Invariant:** a tenant that is not placed on a node gains nothing from its
 //! reports; the host's totals stand, and one alarm is raised.
 //!
-//! Beside the sums, each tenant's running quarter of an hour is kept minute by
-//! minute ([`part`]). [`record`] writes it into the history, from which [`chart`]
+//! Beside the sums, each tenant's last minutes are kept one by one until a part of
+//! twelve is over ([`part`]). [`record`] writes it into the history, from which [`chart`]
 //! reads, makes hours of it, and has them teach the tenant's usual day
 //! ([`profile`]), which placement packs by. A crash loses the resolution of the
-//! running quarter, never a total.
+//! running part, never a total.
 //!
 //! What is kept of a tenant in memory is under a kilobyte, because there are
 //! many: what decisions need, some of it rounded up ([`ring`], [`profile`]). What

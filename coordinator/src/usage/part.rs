@@ -1,12 +1,12 @@
 //! A tenant's last minutes, as they are kept until they are written: in parts of
-//! a quarter of an hour. Pure.
+//! twelve minutes. Pure.
 //!
 //! Most minutes are like the one before, so a minute is kept as what changed,
 //! by how much: some 10 bytes for ten columns. What comes a minute late counts
 //! in the running one; what comes later counts in the hourly sums alone.
 //!
-//! Tenants' parts begin at minutes of their own, so that in each minute a
-//! fifteenth of them is written, rather than all at the quarter.
+//! Tenants' parts begin at minutes of their own, so that in each minute a twelfth
+//! of them is written, rather than all at once.
 
 use webhost_proto::ids::TenantId;
 
@@ -17,7 +17,7 @@ use super::series::{ALL, COLUMNS, Fold, Values};
 /// Microseconds of a minute.
 pub const MINUTE_US: i64 = 60_000_000;
 /// Minutes of a part.
-pub const PART: usize = 15;
+pub const PART: usize = 12;
 const PART_MINUTES: i64 = PART as i64;
 
 /// When the parts of a tenant begin: so many minutes before those of the clock.
@@ -229,7 +229,7 @@ mod tests {
     use crate::usage::sample::{Metric, sample};
     use crate::usage::series::{CPU, GPS};
 
-    const T0: i64 = 1_980_000 * 15 * MINUTE_US;
+    const T0: i64 = 2_475_000 * PART_MINUTES * MINUTE_US;
 
     #[test]
     fn what_is_kept_of_a_part_is_what_was_seen_minute_by_minute() {
@@ -241,9 +241,9 @@ mod tests {
         see(&mut open, minute(2), &[(Metric::CpuUs, 600_000), (Metric::GpsPoints, 10)]);
         see(&mut open, minute(2) + 5, &[(Metric::CpuUs, 601), (Metric::MemoryBytes, 1 << 20)]);
         see(&mut open, minute(3), &[(Metric::GpsPoints, 0), (Metric::MemoryBytes, (9 << 20) + 1)]);
-        see(&mut open, minute(14), &[(Metric::GpsPoints, u64::MAX)]);
-        see(&mut open, minute(13), &[(Metric::GpsPoints, 7)]);
-        assert!(!open.add(T0 + minute(15), &sample(&[(Metric::GpsPoints, 1)])));
+        see(&mut open, minute(11), &[(Metric::GpsPoints, u64::MAX)]);
+        see(&mut open, minute(10), &[(Metric::GpsPoints, 7)]);
+        assert!(!open.add(T0 + minute(12), &sample(&[(Metric::GpsPoints, 1)])));
         let part = open.close();
         assert!(part.bytes.len() < 60, "{} bytes", part.bytes.len());
         let minutes = part.minutes();
@@ -252,7 +252,7 @@ mod tests {
             values.filter_map(|(at, value)| Some((at, (*value)?))).collect()
         };
         assert_eq!(known(CPU), [(2, 11)], "600,601 µs of a minute are 11 thousandths, rounded up");
-        assert_eq!(known(GPS), [(2, 10), (3, 0), (14, i32::MAX)], "nothing seen is not zero");
+        assert_eq!(known(GPS), [(2, 10), (3, 0), (11, i32::MAX)], "nothing seen is not zero");
         assert_eq!(known(5), [(2, 1), (3, 10)]);
         assert_eq!(known(9), []);
         assert!(OpenPart::at(T0, 0).close().is_empty());
@@ -260,10 +260,10 @@ mod tests {
 
     #[test]
     fn a_tenants_parts_follow_each_other() {
-        for phase in 0..15 {
+        for phase in 0..PART_MINUTES {
             let first = OpenPart::at(T0, phase);
             let start = i64::from(first.start);
-            assert_eq!((start + phase) % 15, 0);
+            assert_eq!((start + phase) % PART_MINUTES, 0);
             assert!((start..first.end()).contains(&(T0 / MINUTE_US)));
             let next = OpenPart::at(first.end() * MINUTE_US, phase);
             assert_eq!(i64::from(next.start), first.end());
@@ -276,7 +276,7 @@ mod tests {
     fn parts_are_drawn_where_they_belong_and_cut_at_both_ends() {
         let part = |start: i64| {
             let mut open = OpenPart::at(start * MINUTE_US, 0);
-            for minute in 0..15_i64 {
+            for minute in 0..PART_MINUTES {
                 let points = (minute + 1).unsigned_abs();
                 assert!(
                     open.add((start + minute) * MINUTE_US, &sample(&[(Metric::GpsPoints, points)]))
@@ -285,12 +285,12 @@ mod tests {
             open.close()
         };
         let first = T0 / MINUTE_US;
-        let mut minutes: [Values; COLUMNS] = std::array::from_fn(|_| vec![None; 20]);
+        let mut minutes: [Values; COLUMNS] = std::array::from_fn(|_| vec![None; 16]);
         part(first).draw(first + 5, &mut minutes);
-        part(first + 15).draw(first + 5, &mut minutes);
-        let expected: Values = (6..=15).chain(1..=10).map(Some).collect();
+        part(first + PART_MINUTES).draw(first + 5, &mut minutes);
+        let expected: Values = (6..=12).chain(1..=9).map(Some).collect();
         assert_eq!(minutes[GPS], expected);
-        assert_eq!(minutes[CPU], vec![None; 20]);
+        assert_eq!(minutes[CPU], vec![None; 16]);
     }
 
     proptest! {
@@ -299,9 +299,9 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..200),
             start in any::<i64>(),
         ) {
-            let mut minutes: [Values; COLUMNS] = std::array::from_fn(|_| vec![None; 15]);
+            let mut minutes: [Values; COLUMNS] = std::array::from_fn(|_| vec![None; PART]);
             Part { start, bytes }.draw(7, &mut minutes);
-            prop_assert!(minutes.iter().all(|values| values.len() == 15));
+            prop_assert!(minutes.iter().all(|values| values.len() == PART));
         }
 
         #[test]

@@ -1,7 +1,6 @@
-//! Writes the history, once a minute: parts that are over; hours that are over,
-//! five minutes made of their parts, and the usual day taught by them; days that
-//! are over, made of their five minutes. And drops what is older than it is to be
-//! kept.
+//! Writes the history, once a minute: parts that are over; hours that are over, of
+//! their parts, which then teach the tenants' usual days; days that are over, of
+//! their hours. And drops what is older than it is to be kept.
 //!
 //! **Invariant:** a part is written once by who saw it, and an hour and a day are
 //! made once by whoever comes first, after all of their parts are written. A part
@@ -96,6 +95,7 @@ impl Recorder {
         let over = now.saturating_sub(GRACE).unwrap_or(Timestamp::MIN);
         self.write(over.as_second().div_euclid(60)).await?;
         self.make_hours(over.saturating_sub(LAST_PART).unwrap_or(Timestamp::MIN)).await?;
+        self.book.learn(&**self.store.client().await?).await?;
         self.make_days().await?;
         self.drop_old(now).await
     }
@@ -131,7 +131,7 @@ impl Recorder {
     }
 
     /// Makes the five minutes of every hour that ended at `over` or before and has
-    /// none yet, and has them teach the tenants' usual days.
+    /// none yet.
     async fn make_hours(&self, over: Timestamp) -> Result<(), StoreError> {
         loop {
             let mut client = self.store.client().await?;
@@ -143,17 +143,11 @@ impl Recorder {
             if over.duration_since(hour) < HOUR {
                 return Ok(());
             }
-            let tenants = parts::tenants_of_hour(&tx, hour).await?;
-            let mut lessons = Vec::with_capacity(tenants.len());
-            for some in tenants.chunks(AT_ONCE) {
-                lessons.extend(make_hour(&tx, hour, some).await?);
+            for some in parts::tenants_of_hour(&tx, hour).await?.chunks(AT_ONCE) {
+                make_hour(&tx, hour, some).await?;
             }
             parts::hours_are_made(&tx, hour + HOUR).await?;
             tx.commit().await?;
-            for (tenant, percentiles) in lessons {
-                let rows = percentiles.map(|value| vec![value.map(i32::from)]);
-                self.book.teach(tenant, hour.as_second().div_euclid(3600), &rows);
-            }
         }
     }
 
@@ -216,12 +210,12 @@ fn late(some: &[(TenantId, Part)], before: Timestamp) -> BTreeMap<Timestamp, Vec
     hours
 }
 
-/// Writes the five minutes of an hour of some tenants; answers their percentiles.
+/// Writes the five minutes of an hour of some tenants.
 async fn make_hour(
     tx: &Transaction<'_>,
     hour: Timestamp,
     tenants: &[Uuid],
-) -> Result<Vec<(TenantId, [Option<u16>; ROWS])>, StoreError> {
+) -> Result<(), StoreError> {
     let mut minutes: BTreeMap<TenantId, [Values; COLUMNS]> = BTreeMap::new();
     for (tenant, part) in parts::parts_of_hour(tx, hour, tenants).await? {
         let first = hour.as_second().div_euclid(60);
@@ -244,8 +238,7 @@ async fn make_hour(
         history::prepare(tx, Grain::Fives, [hour]).await?;
         history::copy(tx, Grain::Fives, &rows).await?;
     }
-    let lesson = |row: &Stretch| (row.tenant, percentiles(|column| &row.values[column]));
-    Ok(rows.iter().map(lesson).collect())
+    Ok(())
 }
 
 /// The rows of `day` of the five minutes of its hours, by tenant.

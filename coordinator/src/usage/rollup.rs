@@ -17,8 +17,9 @@ use super::sample::{Metric, Sample};
 use super::series::{CONNECTIONS, CPU};
 use super::tenant::HOUR_US;
 use crate::fleet::{Amounts, MilliConnections, MilliPoints};
+use crate::store::history::{self, parts};
 use crate::store::usage::{self, HourKey, Hourly};
-use crate::store::{Store, StoreError, history, tenants};
+use crate::store::{Store, StoreError, tenants};
 
 /// So many days teach a tenant's usual day after a restart: what is older has
 /// faded.
@@ -68,17 +69,36 @@ pub async fn reload(store: &Store, book: &Book, now: Timestamp) -> Result<usize,
         next = next.max(at + 24.hours());
     })
     .await?;
-    history::fives_since(&**client, next, |(tenant, at, fives)| {
-        let hour = percentiles(|column| match column {
-            CPU => &fives[0],
-            CONNECTIONS => &fives[1],
-            _ => &fives[2],
-        });
-        book.teach(tenant, hour_of(at), &hour.map(|value| vec![value.map(i32::from)]));
-    })
-    .await?;
+    book.set_learned(next);
+    book.learn(&**client).await?;
     book.set_classes(classes(&**client, book, now).await?);
     Ok(rows)
+}
+
+impl Book {
+    /// Learns from every hour that was made since it learned last, whoever made
+    /// it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it learns the same hours again then, which changes little.
+    pub async fn learn(&self, client: &impl GenericClient) -> Result<(), StoreError> {
+        let Some(made) = parts::made_before(client).await? else { return Ok(()) };
+        let since = self.learned();
+        if made <= since {
+            return Ok(());
+        }
+        history::fives_between(client, since, made, |(tenant, at, fives)| {
+            let hour = percentiles(|column| match column {
+                CPU => &fives[0],
+                CONNECTIONS => &fives[1],
+                _ => &fives[2],
+            });
+            self.teach(tenant, hour_of(at), &hour.map(|value| vec![value.map(i32::from)]));
+        })
+        .await?;
+        self.set_learned(made);
+        Ok(())
+    }
 }
 
 fn hour_of(at: Timestamp) -> i64 {

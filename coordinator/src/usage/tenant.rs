@@ -13,8 +13,8 @@ use super::sample::{METRICS, Metric, MetricSet, Sample};
 pub const HOUR_US: i64 = 3_600_000_000;
 pub const DAY_US: i64 = 24 * HOUR_US;
 
-/// Slots of the short window: its length is six of them.
-const SLOTS: usize = 6;
+/// Slots of the short window: its length is five of them.
+const SLOTS: usize = 5;
 /// Gauges come after the counters.
 const GAUGES: usize = METRICS - Metric::MemoryBytes as usize;
 
@@ -44,7 +44,7 @@ pub struct Tracked {
     attributed: MetricSet,
     /// In ten-thousandths.
     growth: Option<i32>,
-    /// The running quarter of an hour, minute by minute.
+    /// The running part, minute by minute.
     pub(super) open: Option<OpenPart>,
     pub(super) profile: Profile,
 }
@@ -328,10 +328,10 @@ fn saturate(value: u128) -> u64 {
 mod tests {
     use super::*;
 
-    /// With a part's bytes (150 to 300) and its place in a map it is to stay under
+    /// With a part's bytes (some 10 a minute) and its place in a map it is to stay under
     /// 1 KiB; `make bench-usage` measures the whole.
     #[test]
     fn a_tenant_is_small() {
-        assert!(size_of::<Tracked>() <= 672, "{} bytes", size_of::<Tracked>());
+        assert!(size_of::<Tracked>() <= 664, "{} bytes", size_of::<Tracked>());
     }
 }

@@ -22,16 +22,20 @@ pub const MONDAY: i64 = 20_773 * 24 * 60;
 /// When the process' figures can't be read.
 pub fn measure(tenants: u32, figures: &mut Figures) -> anyhow::Result<()> {
     let mut town = Tenants::new(tenants);
-    // What a minute's reports need is there before it is looked at.
-    drop(town.minute(MONDAY));
+    // The reports of a minute are there whenever it is looked at: what is counted
+    // is what the book keeps of them.
+    let reports = town.minute(MONDAY);
     let before = resident()?;
+    drop(reports);
     let book = Book::new(Duration::from_secs(300));
     let mut grown = Vec::new();
     for minute in 0..120 {
-        apply(&book, &town.minute(MONDAY + minute), MONDAY + minute);
+        let reports = town.minute(MONDAY + minute);
+        apply(&book, &reports, MONDAY + minute);
         if minute >= 60 {
             grown.push(resident()?.saturating_sub(before));
         }
+        drop(reports);
         drop(book.take_over(MONDAY + minute - 2));
     }
     let each = |bytes: u64| bytes as f64 / f64::from(tenants);

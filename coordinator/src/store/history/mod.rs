@@ -24,7 +24,7 @@ pub use partitions::{drop_before, prepare};
 /// How fine a history is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grain {
-    /// A row is a quarter of an hour of minutes.
+    /// A row is twelve minutes.
     Minutes,
     /// A row is an hour of five minutes.
     Fives,
@@ -232,22 +232,23 @@ pub async fn percentiles_since(
     let sql = format!(
         "select tenant_id, at, {PERCENTILES} from usage_hours where at >= $1 order by at, tenant_id"
     );
-    each_of_three(client, &sql, since, take).await
+    each_of_three(client, &sql, &[since], take).await
 }
 
-/// The five minutes of CPU, connections and GPS points of every hour since
-/// `since`, oldest first.
-pub async fn fives_since(
+/// The five minutes of CPU, connections and GPS points of every hour in
+/// `since..before`, oldest first.
+pub async fn fives_between(
     client: &impl GenericClient,
     since: Timestamp,
+    before: Timestamp,
     take: impl FnMut(Percentiles),
 ) -> Result<(), StoreError> {
     let [cpu, connections, gps] = [CPU, CONNECTIONS, GPS].map(|column| ALL[column].name);
     let sql = format!(
         "select tenant_id, at, {cpu}, {connections}, {gps} from usage_fives
-         where at >= $1 order by at, tenant_id"
+         where at >= $1 and at < $2 order by at, tenant_id"
     );
-    each_of_three(client, &sql, since, take).await
+    each_of_three(client, &sql, &[since, before], take).await
 }
 
 /// The last UTC day whose hours are made; none while there is none.
@@ -283,10 +284,10 @@ pub async fn peaks_of_days(
 async fn each_of_three(
     client: &impl GenericClient,
     sql: &str,
-    since: Timestamp,
+    times: &[Timestamp],
     mut take: impl FnMut(Percentiles),
 ) -> Result<(), StoreError> {
-    let rows = client.query_raw(sql, [since]).await?;
+    let rows = client.query_raw(sql, times).await?;
     pin_mut!(rows);
     while let Some(row) = rows.try_next().await? {
         let values = [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?];

@@ -1,4 +1,4 @@
--- Minutes are written in parts of a quarter of an hour, so that a coordinator
+-- Minutes are written in parts of twelve, so that a coordinator
 -- keeps no more than that of each tenant in memory. The minutes of a day that are
 -- there are dropped; their five minutes stay.
 drop table usage_minutes;
