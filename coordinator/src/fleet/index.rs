@@ -32,17 +32,18 @@ pub const NODES: usize = 1 << 28;
 /// The open nodes of a fleet.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    keys: BTreeSet<Key>,
-    /// By region and one.
-    counts: Vec<Counts>,
+    /// By region.
+    regions: Vec<Shelves>,
 }
 
 /// What stands in one region.
 #[derive(Clone, Debug)]
-struct Counts {
-    /// By cell: how many nodes.
-    nodes: [u32; CELLS + 1],
-    /// Which of them are not 0, as bits.
+struct Shelves {
+    /// By cell. Many small sets: most searches end at the first look.
+    cells: [BTreeSet<Key>; CELLS + 1],
+    /// The most that is free in each.
+    most: [u16; CELLS + 1],
+    /// Which of them are not empty, as bits.
     any: u128,
     /// Nodes that have tenants.
     used: u32,
@@ -50,9 +51,15 @@ struct Counts {
     filling: u32,
 }
 
-impl Default for Counts {
+impl Default for Shelves {
     fn default() -> Self {
-        Self { nodes: [0; CELLS + 1], any: 0, used: 0, filling: 0 }
+        Self {
+            cells: [const { BTreeSet::new() }; CELLS + 1],
+            most: [0; CELLS + 1],
+            any: 0,
+            used: 0,
+            filling: 0,
+        }
     }
 }
 
@@ -67,33 +74,41 @@ impl Index {
         let (tightest, share) = room.tightest_cell();
         let cell = if room.load.tenants == 0 { EMPTY } else { tightest };
         let free = FULL.saturating_sub(share).min(MOST);
-        let new = if room.open { key(room.region, cell, free, node) } else { 0 };
+        let stands = room.open && usize::from(room.region) < REGIONS;
+        let new = if stands { key(room.region, cell, free, node) } else { 0 };
         if new != old {
             if old != 0 {
-                self.keys.remove(&old);
-                self.count(old, |n| n.saturating_sub(1));
+                self.shelf(old, |shelf| shelf.remove(&old), |n| n.saturating_sub(1));
             }
             if new != 0 {
-                self.keys.insert(new);
-                self.count(new, |n| n + 1);
+                self.shelf(new, |shelf| shelf.insert(new), |n| n + 1);
             }
         }
         new
     }
 
-    fn count(&mut self, key: Key, change: fn(u32) -> u32) {
-        let (region, cell) = ((key >> 52) as usize, (key >> 44 & 0xff) as usize);
-        if self.counts.len() <= region {
-            self.counts.resize(region + 1, Counts::default());
+    /// Takes a key in or out, and counts what that changes.
+    fn shelf(
+        &mut self,
+        key: Key,
+        change: impl FnOnce(&mut BTreeSet<Key>) -> bool,
+        count: fn(u32) -> u32,
+    ) {
+        let (region, cell) = ((key >> 52) as usize - 1, (key >> 44 & 0xff) as usize);
+        if self.regions.len() <= region {
+            self.regions.resize_with(region + 1, Shelves::default);
         }
-        let counts = &mut self.counts[region];
-        counts.nodes[cell] = change(counts.nodes[cell]);
+        let shelves = &mut self.regions[region];
+        change(&mut shelves.cells[cell]);
         let bit = 1 << cell;
-        counts.any = if counts.nodes[cell] > 0 { counts.any | bit } else { counts.any & !bit };
+        let last = shelves.cells[cell].last();
+        let any = last.is_some();
+        shelves.most[cell] = last.map_or(0, |key| (key >> 28) as u16);
+        shelves.any = if any { shelves.any | bit } else { shelves.any & !bit };
         if cell != EMPTY {
-            counts.used = change(counts.used);
+            shelves.used = count(shelves.used);
             if key >> 28 & 0xffff > FILLING {
-                counts.filling = change(counts.filling);
+                shelves.filling = count(shelves.filling);
             }
         }
     }
@@ -102,14 +117,14 @@ impl Index {
     /// another would do: a few nodes fill side by side, so that there is a
     /// choice of what each still lacks.
     pub fn may_start(&self, region: u16) -> bool {
-        self.counts
-            .get(usize::from(region) + 1)
-            .is_none_or(|counts| counts.filling < (counts.used / 128).min(15) + 1)
+        self.regions
+            .get(usize::from(region))
+            .is_none_or(|shelves| shelves.filling < (shelves.used / 128).min(15) + 1)
     }
 
     /// The cells that some node with tenants is tightest in.
     pub fn cells(&self, region: u16) -> impl Iterator<Item = usize> + use<> {
-        let mut left = self.counts.get(usize::from(region) + 1).map_or(0, |counts| counts.any);
+        let mut left = self.regions.get(usize::from(region)).map_or(0, |shelves| shelves.any);
         left &= (1 << EMPTY) - 1;
         std::iter::from_fn(move || {
             let cell = left.trailing_zeros() as usize;
@@ -122,8 +137,10 @@ impl Index {
     /// fullest first, from those that have `least` free; the smaller node
     /// first among equals.
     pub fn walk(&self, region: u16, cell: usize, least: u64) -> impl Iterator<Item = u32> {
-        self.keys
-            .range(key(region, cell, least.min(MOST), 0)..key(region, cell + 1, 0, 0))
-            .map(|key| (key & (NODES as u64 - 1)) as u32)
+        let shelves = self.regions.get(usize::from(region));
+        let least = least.min(MOST);
+        let shelf = shelves.filter(|shelves| u64::from(shelves.most[cell]) >= least);
+        let keys = shelf.map(|shelves| shelves.cells[cell].range(key(region, cell, least, 0)..));
+        keys.into_iter().flatten().map(|key| (key & (NODES as u64 - 1)) as u32)
     }
 }

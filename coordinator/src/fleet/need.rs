@@ -105,8 +105,7 @@ impl Need {
 
     /// The largest figure of each dimension; 1 tenant.
     pub fn peaks(&self) -> Figures {
-        let [cpu, connections, gps] =
-            self.hourly.map(|day| u32::from(day.into_iter().max().unwrap_or(0)));
+        let [cpu, connections, gps] = self.hourly.each_ref().map(|day| u32::from(largest(day)));
         [cpu, self.memory, self.disk, connections, gps, 1]
     }
 
@@ -123,8 +122,8 @@ impl Need {
     /// The first dimension that the units can't express: such a tenant fits no
     /// node.
     pub fn beyond(&self) -> Option<Dimension> {
-        let hour = |row: &[u16; HOURS]| row.contains(&u16::MAX);
-        let hourly = self.hourly.iter().position(hour).and_then(|d| HOURLY_DIMENSIONS.get(d));
+        let hourly = self.hourly.iter().position(|day| largest(day) == u16::MAX);
+        let hourly = hourly.and_then(|row| HOURLY_DIMENSIONS.get(row));
         match hourly {
             Some(dimension) => Some(*dimension),
             None if self.memory == u32::MAX => Some(Dimension::Memory),
@@ -214,7 +213,13 @@ impl Load {
 
     /// The fullest hour of each dimension.
     pub fn peaks(&self) -> Figures {
-        let [cpu, connections, gps] = self.hourly.map(|day| day.into_iter().fold(0, larger));
+        let mut hourly = [0_u32; HOURLY];
+        for (peak, day) in hourly.iter_mut().zip(&self.hourly) {
+            for hour in day {
+                *peak = larger(*peak, *hour);
+            }
+        }
+        let [cpu, connections, gps] = hourly;
         [cpu, self.memory, self.disk, connections, gps, self.tenants]
     }
 
@@ -233,9 +238,31 @@ impl Load {
     }
 }
 
+/// A day in eights of hours: a loop over all 24 is unrolled by the compiler
+/// before it thinks of vectors.
+pub fn eights<T>(day: &[T]) -> &[[T; 8]] {
+    day.as_chunks().0
+}
+
+/// The largest of a day.
+pub fn largest(day: &[u16; HOURS]) -> u16 {
+    let mut most = [0; 8];
+    for hours in eights(day) {
+        for (most, hour) in most.iter_mut().zip(hours) {
+            *most = (*hour).max(*most);
+        }
+    }
+    most.into_iter().max().unwrap_or(0)
+}
+
 /// The larger of two figures, compared as the processor does it best.
 fn larger(a: u32, b: u32) -> u32 {
     a.cast_signed().max(b.cast_signed()).cast_unsigned()
+}
+
+/// The smaller of two figures, in the same way.
+pub fn smaller(a: u32, b: u32) -> u32 {
+    a.cast_signed().min(b.cast_signed()).cast_unsigned()
 }
 
 fn clamp(value: u64) -> u32 {

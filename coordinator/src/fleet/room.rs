@@ -14,7 +14,9 @@
 //! the evening goes where evenings would be left over. The nodes fill up along
 //! the fleet's own mix, and strand little.
 
-use super::need::{CELLS, DIMENSIONS, Figures, HOURLY, HOURS, Load, Need, ROWS};
+use super::need::{
+    CELLS, DIMENSIONS, Figures, HOURLY, HOURS, Load, Need, ROWS, eights, largest, smaller,
+};
 
 /// All that a node may be filled to.
 pub const FULL: u64 = 1 << 16;
@@ -22,7 +24,7 @@ pub const FULL: u64 = 1 << 16;
 /// One node. What refuses most tenants stands first, in one line of the
 /// processor's cache.
 #[derive(Clone, Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Room {
     /// The fullest hour of each dimension of `load`.
     pub figures: Figures,
@@ -38,6 +40,8 @@ pub struct Room {
     scale: [u64; DIMENSIONS],
     /// What it carries.
     pub load: Load,
+    /// By what a load is multiplied for its share in `filled`.
+    parts: [Part; DIMENSIONS],
     /// The share of each cell, [`ONE`] being all.
     filled: Cells,
 }
@@ -48,7 +52,6 @@ pub type Shares = [u64; DIMENSIONS];
 impl Room {
     /// A node that carries `load` and may be filled to `limit`.
     pub fn new(load: Load, limit: Figures, region: u16, open: bool) -> Self {
-        let scale = limit.map(|limit| (FULL << 32).checked_div(u64::from(limit)).unwrap_or(0));
         let open = open && limit.iter().all(|limit| *limit > 0);
         let figures = load.peaks();
         let mut room = Self {
@@ -57,8 +60,9 @@ impl Room {
             peak_hours: [0; 3],
             open,
             region,
-            scale,
+            scale: limit.map(scale),
             load,
+            parts: limit.map(Part::of),
             filled: [0; CELLS],
         };
         room.refresh();
@@ -74,13 +78,13 @@ impl Room {
             *hour = at.and_then(|at| u8::try_from(at).ok()).unwrap_or(0);
         }
         for (row, day) in self.load.hourly.iter().enumerate() {
-            let (scale, limit) = (self.scale[ROWS[row]], self.limit[ROWS[row]]);
+            let part = self.parts[ROWS[row]];
             for (filled, load) in self.filled[row * HOURS..].iter_mut().zip(day) {
-                *filled = share_of(*load, limit, scale);
+                *filled = part.share(*load);
             }
         }
         for (filled, d) in self.filled[HOURLY * HOURS..].iter_mut().zip([1, 2, 5]) {
-            *filled = share_of(self.figures[d], self.limit[d], self.scale[d]);
+            *filled = self.parts[d].share(self.figures[d]);
         }
     }
 
@@ -111,9 +115,9 @@ impl Room {
     /// The figures with one tenant more, where they stay within the limit.
     pub fn with(&self, need: &Need) -> Option<Figures> {
         // The cheap dimensions first: most nodes of a full fleet have no slot.
-        let scalars = self.load.tenants < self.limit[5]
-            && self.load.memory.saturating_add(need.memory) <= self.limit[1]
-            && self.load.disk.saturating_add(need.disk) <= self.limit[2];
+        let scalars = self.figures[5] < self.limit[5]
+            && self.figures[1].saturating_add(need.memory) <= self.limit[1]
+            && self.figures[2].saturating_add(need.disk) <= self.limit[2];
         // Then the hours that are fullest already.
         let peak = |row: usize| {
             let d = ROWS[row];
@@ -140,17 +144,90 @@ pub fn tightest(shares: &Shares) -> (usize, u64) {
     most
 }
 
-/// One share for each cell, in the units of [`ONE`].
-pub type Cells = [u16; CELLS];
+/// One share for each cell, in the units of [`ONE`], up to twice that.
+pub type Cells = [i16; CELLS];
 
 /// All that a node may be filled to, in a cell.
-pub const ONE: u16 = 1 << 14;
+pub const ONE: i16 = 1 << 14;
 
-/// A load as a share of [`ONE`]; what is above twice that reads as that.
-fn share_of(load: u32, limit: u32, scale: u64) -> u16 {
-    // Limits are at most `Load::MOST`, so that twice that is in range.
-    let share = (u64::from(load.min(2 * limit)) * scale) >> 34;
-    share.min(2 * u64::from(ONE) - 1) as u16
+// What follows runs for every placement over some 75 cells. It keeps to 16 bits
+// a cell, and to products of which the upper half or the sum is wanted: every
+// processor has an instruction for eight of those at once.
+
+/// The upper half of a product.
+#[inline]
+fn upper(a: u16, b: u16) -> u16 {
+    ((u32::from(a) * u32::from(b)) >> 16) as u16
+}
+
+/// `a * b / ONE`, where `a` is not negative and `b` between 0 and [`ONE`].
+fn times(a: i16, b: i16) -> i16 {
+    upper(a.cast_unsigned() << 1, b.cast_unsigned() << 1).cast_signed()
+}
+
+/// By how much to shift what is at most `most` up, and then down, so that it
+/// takes so many bits.
+fn shifts(most: u64, wanted: u32) -> (u32, u32) {
+    let bits = u64::BITS - most.leading_zeros();
+    (wanted.saturating_sub(bits), bits.saturating_sub(wanted))
+}
+
+/// One over a limit.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    /// Twice the limit: what is above reads as that.
+    most: u32,
+    /// Brings that to 16 bits.
+    shifts: (u32, u32),
+    /// What one of it is then, times 2^16.
+    by: u16,
+}
+
+impl Part {
+    /// Of a limit of at most [`Load::MOST`].
+    fn of(limit: u32) -> Self {
+        let (up, down) = shifts(u64::from(limit), 15);
+        // Rounded so that twice the limit stays below twice ONE.
+        let by = (1 << 30) / ((limit << up >> down) + 1);
+        let by = u16::try_from(by).unwrap_or(u16::MAX);
+        Self { most: 2 * limit, shifts: (up, down), by }
+    }
+
+    /// A load as a share, too small by five of [`ONE`] at most.
+    fn share(self, load: u32) -> i16 {
+        let load = smaller(load, self.most) << self.shifts.0 >> self.shifts.1;
+        upper(load as u16, self.by).cast_signed()
+    }
+}
+
+/// Every bit that any hour has.
+fn any_bits(carried: &[u64]) -> u64 {
+    let mut any = [0; 8];
+    for hours in eights(carried) {
+        for (any, hour) in any.iter_mut().zip(hours) {
+            *any |= hour;
+        }
+    }
+    any.iter().fold(0, |all, any| all | any)
+}
+
+/// A day without its last `down` bits, which leaves 16.
+fn narrow(carried: &[u64], down: u32, to: &mut [u16; HOURS]) {
+    for (to, hours) in to.as_chunks_mut::<8>().0.iter_mut().zip(eights(carried)) {
+        *to = hours.map(|hour| (hour >> down) as u16);
+    }
+}
+
+/// Figures of which the largest is `most`, in the same proportions, so that it
+/// is `peak`, which is below 2^15.
+fn scale_to(peak: u16, most: u16, day: &[u16; HOURS], to: &mut [i16]) {
+    let most = most.max(1);
+    let (up, _) = shifts(u64::from(most), 16);
+    let by = (u32::from(peak) << 16).div_ceil(u32::from(most << up));
+    let by = u16::try_from(by).unwrap_or(u16::MAX);
+    for (to, hours) in to.as_chunks_mut::<8>().0.iter_mut().zip(eights(day)) {
+        *to = hours.map(|hour| upper(hour << up, by).cast_signed());
+    }
 }
 
 /// In which proportions the fleet as a whole is filled.
@@ -158,7 +235,7 @@ fn share_of(load: u32, limit: u32, scale: u64) -> u16 {
 pub struct Mix {
     /// The cell that the fleet is shortest of.
     lead: usize,
-    /// How full each cell is when the lead is full.
+    /// How full each cell is when the lead is full, at most [`ONE`].
     ratio: Cells,
 }
 
@@ -167,23 +244,34 @@ impl Mix {
     /// filled to ([`Mix::part`]) in each dimension. Of an empty fleet, the
     /// slots lead alone.
     pub fn of(carried: &[u64; CELLS], parts: &[u64; DIMENSIONS]) -> Self {
-        let mut shares = [0_u64; CELLS];
         let share = |carried: u64, d: usize| carried.saturating_mul(parts[d]) >> 40;
-        for (row, d) in ROWS.into_iter().enumerate() {
-            for hour in row * HOURS..(row + 1) * HOURS {
-                shares[hour] = share(carried[hour], d);
-            }
+        let (hourly, rest) = carried.split_at(HOURLY * HOURS);
+        let mut days = [[0; HOURS]; HOURLY];
+        let mut peaks = [(0, 0); HOURLY];
+        for (row, day) in days.iter_mut().enumerate() {
+            let carried = &hourly[row * HOURS..][..HOURS];
+            let (_, down) = shifts(any_bits(carried), 16);
+            narrow(carried, down, day);
+            let most = largest(day);
+            peaks[row] = (most, share(u64::from(most) << down, ROWS[row]));
         }
-        for (cell, d) in (HOURLY * HOURS..CELLS).zip([1, 2, 5]) {
-            shares[cell] = share(carried[cell], d);
-        }
-        let most = shares.iter().copied().max().unwrap_or(0);
-        let lead = shares.iter().position(|share| *share == most).unwrap_or(0);
-        if most == 0 {
+        let rest = [share(rest[0], 1), share(rest[1], 2), share(rest[2], 5)];
+        let first = peaks.iter().map(|peak| peak.1).chain(rest).max().unwrap_or(0);
+        if first == 0 {
             return Self { lead: CELLS - 1, ratio: [0; CELLS] };
         }
-        let scale = (u64::from(ONE) << 32) / most;
-        Self { lead, ratio: shares.map(|share| ((share * scale) >> 32) as u16) }
+        let scale = (u64::from(ONE.cast_unsigned()) << 32) / first;
+        let ratio_of = |share: u64| (share * scale).div_ceil(1 << 32) as u16;
+        let mut ratio = [0; CELLS];
+        for ((ratio, day), (most, share)) in ratio.chunks_mut(HOURS).zip(&days).zip(peaks) {
+            scale_to(ratio_of(share), most, day, ratio);
+        }
+        for (ratio, share) in ratio[HOURLY * HOURS..].iter_mut().zip(rest) {
+            *ratio = ratio_of(share).cast_signed();
+        }
+        let most = ratio.iter().fold(0, |most: i16, one| most.max(*one));
+        let lead = ratio.iter().position(|one| *one == most).unwrap_or(0);
+        Self { lead, ratio }
     }
 
     /// One over a sum of limits.
@@ -192,51 +280,66 @@ impl Mix {
     }
 }
 
+/// By what a figure is multiplied for its share of a limit, times 2^32.
+pub fn scale(limit: u32) -> u64 {
+    (FULL << 32).checked_div(u64::from(limit)).unwrap_or(0)
+}
+
 /// What a tenant takes in each cell beyond an average tenant's part, relative
 /// to the largest of it.
 #[derive(Clone, Debug)]
-pub struct Wish([i16; CELLS]);
+pub struct Wish(Cells);
 
-/// The largest figure of a wish has so many bits, so that a day of products
-/// fits 32.
+/// The largest figure of a wish has so many bits.
 const BITS: u32 = 11;
+/// No cell is projected above this. Its third power is 13,824, and 72 hourly
+/// cells of that, 2,048 times each, fit 32 bits.
+const MOST: i16 = ONE + ONE / 2;
 
 impl Wish {
-    /// Of a tenant, among nodes whose largest limits are `largest`.
-    pub fn of(need: &Need, largest: &Figures, mix: &Mix) -> Self {
-        let scale = largest.map(|limit| (FULL << 32).checked_div(u64::from(limit)).unwrap_or(0));
-        let share = |figure: u32, d: usize| ((u64::from(figure) * scale[d]) >> 32).min(FULL) as i32;
-        let mut wants = [0_i32; CELLS];
-        for (row, d) in ROWS.into_iter().enumerate() {
-            for (wants, figure) in wants[row * HOURS..].iter_mut().zip(&need.hourly[row]) {
-                *wants = share(u32::from(*figure), d);
-            }
-        }
+    /// Of a tenant, among nodes whose largest limits have that [`scale`].
+    pub fn of(need: &Need, scale: &Shares, mix: &Mix) -> Self {
+        let share = |figure: u32, d: usize| ((u64::from(figure) * scale[d]) >> 32).min(FULL);
+        let most = need.hourly.each_ref().map(largest);
+        let [cpu, connections, gps] = most.map(u32::from);
+        let peaks = [share(cpu, 0), share(connections, 3), share(gps, 4)];
         let rest = [share(need.memory, 1), share(need.disk, 2), share(1, 5)];
-        wants[HOURLY * HOURS..].copy_from_slice(&rest);
-        // At most 2^16, and a ratio has 14 bits more.
+        let first = peaks.into_iter().chain(rest).max().unwrap_or(0);
+        let (_, down) = shifts(first, 15);
+        let mut wants = [0; CELLS];
+        for (row, wants) in wants.chunks_exact_mut(HOURS).enumerate() {
+            scale_to((peaks[row] >> down) as u16, most[row], &need.hourly[row], wants);
+        }
+        for (wants, share) in wants[HOURLY * HOURS..].iter_mut().zip(rest) {
+            *wants = (share >> down) as i16;
+        }
         let lead = wants[mix.lead];
         for (wants, ratio) in wants.iter_mut().zip(&mix.ratio) {
-            *wants -= (lead * i32::from(*ratio)) >> 14;
+            *wants -= times(lead, *ratio);
         }
-        let bits = u32::BITS - wants.iter().fold(0, |or, w| or | w.unsigned_abs()).leading_zeros();
-        let shift = bits.saturating_sub(BITS);
-        Self(wants.map(|wants| (wants >> shift) as i16))
+        let any = wants.iter().fold(0, |any, wants| any | wants.unsigned_abs());
+        let (_, down) = shifts(u64::from(any), BITS);
+        Self(wants.map(|wants| wants >> down))
     }
 
     /// How badly the tenant would strain a node: its wish times the third
     /// power of what the node's cells are projected to.
     pub fn strain(&self, room: &Room, mix: &Mix) -> i64 {
-        let left = u32::from(ONE.saturating_sub(room.filled[mix.lead]));
-        let one = |cell: usize| {
-            let more = (left * u32::from(mix.ratio[cell])) >> 14;
-            let projected = (u32::from(room.filled[cell]) + more).min(2 * u32::from(ONE) - 1);
-            let third = (((projected * projected) >> 14) * projected) >> 16;
-            third as i32 * i32::from(self.0[cell])
-        };
-        let day = |row: usize| -> i32 { (row * HOURS..(row + 1) * HOURS).map(one).sum() };
-        let hourly: i64 = (0..HOURLY).map(|row| i64::from(day(row))).sum();
-        let rest: i64 = (HOURLY * HOURS..CELLS).map(|cell| i64::from(one(cell))).sum();
-        hourly + rest * HOURS as i64
+        let left = (ONE - room.filled[mix.lead]).max(0);
+        let mut thirds = [0_i16; CELLS];
+        for ((third, filled), ratio) in thirds.iter_mut().zip(&room.filled).zip(&mix.ratio) {
+            let projected = filled.saturating_add(times(left, *ratio)).min(MOST);
+            let twice = projected.cast_unsigned() << 1;
+            *third = upper(upper(twice, twice), projected.cast_unsigned()).cast_signed();
+        }
+        let product = |(a, b): (&i16, &i16)| i32::from(*a) * i32::from(*b);
+        let (thirds, rest) = thirds.split_at(HOURLY * HOURS);
+        let (wishes, rest_wishes) = self.0.split_at(HOURLY * HOURS);
+        let hourly: i32 = thirds.iter().zip(wishes).map(product).sum();
+        let rest: i64 = rest.iter().zip(rest_wishes).map(product).map(i64::from).sum();
+        i64::from(hourly) + rest * HOURS as i64
     }
 }
+
+#[cfg(test)]
+mod tests;

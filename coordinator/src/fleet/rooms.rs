@@ -6,11 +6,11 @@ use webhost_proto::ids::NodeId;
 use super::index::{EMPTY, Index, Key};
 use super::need::{CELLS, DIMENSIONS, Figures, Load, Need};
 use super::node::NodeState;
-use super::room::{FULL, Mix, Room, Wish, tightest};
+use super::room::{FULL, Mix, Room, Shares, Wish, scale, tightest};
 use crate::decide::plans::{NodeKind, Region};
 
-/// So many nodes that fit are compared in each dimension.
-const COMPARED: usize = 2;
+/// So many nodes that fit are compared in each cell.
+const COMPARED: usize = 3;
 /// After so many in a cell that don't fit, an empty node is as good.
 const TRIED: usize = 32;
 
@@ -24,8 +24,9 @@ pub struct Rooms {
     regions: Vec<Region>,
     index: Index,
     totals: Totals,
-    /// The largest limit of any node.
+    /// The largest limit of any node, and what makes shares of it.
     largest: Figures,
+    scale: Shares,
 }
 
 /// Sums over the open nodes, for the mix.
@@ -49,7 +50,7 @@ impl Totals {
             return;
         }
         let load = &room.load;
-        for (carried, load) in self.carried.iter_mut().zip(load.hourly.iter().flatten()) {
+        for (carried, load) in self.carried.iter_mut().zip(load.hourly.as_flattened()) {
             *carried = change(*carried, u64::from(*load));
         }
         let rest = [load.memory, load.disk, load.tenants];
@@ -108,6 +109,12 @@ pub struct Score {
     pub node: u32,
 }
 
+fn better(best: &mut Option<Score>, score: Score) {
+    if best.is_none_or(|best| score < best) {
+        *best = Some(score);
+    }
+}
+
 impl Rooms {
     /// The shared ones of `nodes`, filled to at most `percent` of what they
     /// hold. The order of `nodes` does not matter.
@@ -140,6 +147,7 @@ impl Rooms {
         for (largest, limit) in self.largest.iter_mut().zip(limit) {
             *largest = limit.max(*largest);
         }
+        self.scale = self.largest.map(scale);
         self.totals.limit(&room, |sum, limit| sum + limit);
         self.totals.carry(&room, |sum, load| sum + load);
         self.keys.push(self.index.put(0, &room, at));
@@ -243,7 +251,7 @@ impl Rooms {
     /// How the tenants of this search are judged.
     pub fn taste(&self, need: &Need) -> Taste {
         let mix = self.mix();
-        Taste { wish: Wish::of(need, &self.largest, &mix), mix }
+        Taste { wish: Wish::of(need, &self.scale, &mix), mix }
     }
 
     /// How good a node would be, once the tenant makes it `figures`.
@@ -273,18 +281,26 @@ impl Rooms {
 
     fn best_in(&self, region: u16, ask: &Ask<'_>, taste: &Taste) -> Option<Score> {
         let look = |cell: usize, least: u64, tried: usize, compared: usize| {
-            self.index
-                .walk(region, cell, least)
-                .take(tried)
-                .filter_map(|node| Some((node, self.fits(node, ask)?)))
-                .take(compared)
-                .map(|(node, figures)| self.score(node, &figures, taste))
-                .min()
+            let mut best = None;
+            let mut left = compared;
+            for node in self.index.walk(region, cell, least).take(tried) {
+                let Some(figures) = self.fits(node, ask) else { continue };
+                better(&mut best, self.score(node, &figures, taste));
+                left -= 1;
+                if left == 0 {
+                    break;
+                }
+            }
+            best
         };
         let used = |tried: usize| {
-            let cells = self.index.cells(region);
-            let best = |cell| look(cell, self.least(ask.need, cell), tried, COMPARED);
-            cells.filter_map(best).min()
+            let mut best = None;
+            for cell in self.index.cells(region) {
+                if let Some(score) = look(cell, self.least(ask.need, cell), tried, COMPARED) {
+                    better(&mut best, score);
+                }
+            }
+            best
         };
         let empty = || if ask.started { None } else { look(EMPTY, 0, usize::MAX, 1) };
         match used(TRIED) {
@@ -299,7 +315,7 @@ impl Rooms {
     /// largest of the fleet; a smaller one must have more.
     fn least(&self, need: &Need, cell: usize) -> u64 {
         let (figure, d) = need.cell(cell);
-        (u64::from(figure) << 16).checked_div(u64::from(self.largest[d])).unwrap_or(FULL)
+        (u64::from(figure) * self.scale[d]) >> 32
     }
 
     /// What a node carries.
