@@ -3,16 +3,18 @@
 //! PostgreSQL of its own. One thread but for that.
 //!
 //! Prints each figure with its goal and writes `target/bench/place.json`. The
-//! traces of real machines are read from the folder that the first argument or
-//! `PACKING_DATA` names, in its `planetlab/`; without it, the run says so and
-//! leaves them out. `ONLY` names parts, with commas between: small, large,
-//! static, churn, month, durable, planetlab.
+//! traces of real machines and the published vectors are read from the folder
+//! that the first argument or `PACKING_DATA` names, in its `planetlab/`,
+//! `openb/` and `vbp/`; what is missing the run names and leaves out. `ONLY`
+//! names parts, with commas between: small, large, static, churn, month,
+//! durable, planetlab, openb, vbp.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 
 use webhost_tests::measure::figures::Figures;
 use webhost_tests::packing::planetlab::{By, pack};
+use webhost_tests::packing::vectors::{self, Packed};
 use webhost_tests::packing::{durable, quality, speed};
 
 fn main() -> anyhow::Result<()> {
@@ -38,18 +40,25 @@ fn main() -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(durable::all(&mut figures))?;
     }
-    if wanted("planetlab") {
-        planetlab(data.map(PathBuf::from), &mut figures)?;
+    let given = [("planetlab", planetlab as Part), ("openb", openb), ("vbp", vbp)];
+    for (part, pack) in given.into_iter().filter(|(part, _)| wanted(part)) {
+        let folder = data.as_deref().map(Path::new).filter(|data| data.join(part).is_dir());
+        match folder {
+            Some(folder) => pack(folder, &mut figures)?,
+            None => writeln!(
+                std::io::stdout().lock(),
+                "{part}: left out; name the folder that holds {part}/ as the first argument or \
+                 in PACKING_DATA"
+            )?,
+        }
     }
     figures.write("place")
 }
 
-fn planetlab(data: Option<PathBuf>, figures: &mut Figures) -> anyhow::Result<()> {
-    let Some(folder) = data else {
-        let note = "PlanetLab: left out; name the folder with the traces as the first argument or \
-                    in PACKING_DATA";
-        return Ok(writeln!(std::io::stdout().lock(), "{note}")?);
-    };
+/// What packs data of that folder.
+type Part = fn(&Path, &mut Figures) -> anyhow::Result<()>;
+
+fn planetlab(folder: &Path, figures: &mut Figures) -> anyhow::Result<()> {
     let folder = folder.join("planetlab");
     let hours = pack(&folder, By::Hours)?;
     let name = format!("PlanetLab, {} machines by hours: servers", hours.machines);
@@ -59,4 +68,26 @@ fn planetlab(data: Option<PathBuf>, figures: &mut Figures) -> anyhow::Result<()>
     let peaks = pack(&folder, By::Peak)?;
     figures.less("  baseline, by peaks", f64::from(peaks.servers), "", None);
     Ok(())
+}
+
+fn openb(folder: &Path, figures: &mut Figures) -> anyhow::Result<()> {
+    let pods = vectors::openb(folder)?;
+    published(&format!("OpenB, {} pods", pods.vectors), &pods, 900.0, figures);
+    figures.less("  in", pods.took.as_secs_f64(), "s", None);
+    Ok(())
+}
+
+fn vbp(folder: &Path, figures: &mut Figures) -> anyhow::Result<()> {
+    let all = vectors::new_500(folder)?;
+    published("\"New\", 180 instances of 500 vectors", &all, 29_100.0, figures);
+    let name = "  the slowest instance";
+    figures.less(name, all.took.as_secs_f64(), "s", Some(1.0));
+    Ok(())
+}
+
+fn published(name: &str, packed: &Packed, goal: f64, figures: &mut Figures) {
+    let goal = Some(goal);
+    figures.less(&format!("{name}: servers"), f64::from(packed.given), "", goal);
+    figures.less("  largest first", f64::from(packed.largest_first), "", goal);
+    figures.less("  lower bound by volume", f64::from(packed.bound), "", None);
 }

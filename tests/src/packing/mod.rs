@@ -1,6 +1,6 @@
 //! What the placement benchmark packs: a synthetic fleet of AX52 servers, the
-//! CPU traces of real virtual machines where they are given, and the plain
-//! packers to hold ours against.
+//! CPU traces of real virtual machines and published vectors where they are
+//! given, and the plain packers to hold ours against.
 
 pub mod ax52;
 pub mod durable;
@@ -8,3 +8,4 @@ pub mod plain;
 pub mod planetlab;
 pub mod quality;
 pub mod speed;
+pub mod vectors;

@@ -109,3 +109,31 @@ fn nodes_fill_along_the_fleets_mix() {
     assert_eq!(choose(500, 100), Some(1), "much CPU goes where CPU is left");
     assert_eq!(choose(10, 8000), Some(0), "much memory goes where memory is left");
 }
+
+#[test]
+fn a_node_that_holds_nothing_is_not_chosen_and_changes_nothing_for_the_others() {
+    let mut rng = StdRng::seed_from_u64(3);
+    let ask = need(&mut rng);
+    let whole = nodes(&mut rng, 5);
+    let chosen = |nodes: &[NodeState]| {
+        let rooms = Rooms::new(nodes, 75);
+        rooms.choose(&Ask::of(&ask)).map(|node| rooms.id(node))
+    };
+    for hollow in 0..6 {
+        let mut nothing = NodeState { id: NodeId(Uuid::from_u128(99)), ..whole[0].clone() };
+        (nothing.seen, nothing.load) = (true, Load::default());
+        match hollow {
+            0 => nothing.shape.cpu.0 = 0,
+            1 => nothing.shape.memory.0 = 0,
+            2 => nothing.shape.disk.0 = 0,
+            3 => nothing.shape.db_connections.0 = 0,
+            4 => nothing.shape.gps.0 = 0,
+            _ => nothing.max_tenants = 0,
+        }
+        assert_eq!(chosen(std::slice::from_ref(&nothing)), None, "{hollow}");
+        // What it is charged with by measurement harms no search either.
+        nothing.load = whole[0].load;
+        let with = [whole.as_slice(), &[nothing]].concat();
+        assert_eq!(chosen(&with), chosen(&whole), "{hollow}");
+    }
+}
