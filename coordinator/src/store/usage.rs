@@ -174,17 +174,45 @@ pub async fn of_tenant(
 const AT_ONCE: usize = 10_000;
 
 /// Hands the roll-ups since `since` to `take`, oldest first, some at a time: a
-/// week of a large fleet must never be in memory at once. Answers how many
+/// week of a large fleet must never be in memory at once. What is before `whole`
+/// comes as one row for each tenant and UTC day, at its first hour. Answers how many
 /// there were.
 pub async fn each_since(
     client: &impl GenericClient,
     since: Timestamp,
+    whole: Timestamp,
     mut take: impl FnMut(&[(HourKey, Hourly)]),
 ) -> Result<usize, StoreError> {
+    let sums = [
+        "cpu_us",
+        "gps_points",
+        "api_calls",
+        "api_errors",
+        "request_duration_us",
+        "batch_operations",
+        "realtime_operations",
+    ]
+    .map(|name| format!("sum({name})::bigint"));
+    let most = [
+        "memory_bytes_max",
+        "storage_bytes",
+        "db_connections_max",
+        "client_connections_max",
+        "vehicles",
+    ]
+    .map(|name| format!("max({name})"));
     let sql = format!(
-        "select {COLUMNS} from usage_hourly where hour >= $1 order by hour, tenant_id, node_id"
+        "select tenant_id, max(node_id::text)::uuid, min(hour) as hour, {}, {},
+                bool_or(attributed)
+         from usage_hourly where hour >= $1 and hour < $2
+         group by tenant_id, date_trunc('day', hour, 'UTC')
+         union all
+         select {COLUMNS} from usage_hourly where hour >= $2
+         order by hour, tenant_id",
+        sums.join(", "),
+        most.join(", "),
     );
-    let rows = client.query_raw(&sql, [since]).await?;
+    let rows = client.query_raw(&sql, [since, whole]).await?;
     pin_mut!(rows);
     let (mut some, mut count) = (Vec::with_capacity(AT_ONCE), 0);
     while let Some(row) = rows.try_next().await? {

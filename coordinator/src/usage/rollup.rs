@@ -15,7 +15,7 @@ use super::metrics::{self, BLEND_DAYS};
 use super::profile::percentiles;
 use super::sample::{Metric, Sample};
 use super::series::{CONNECTIONS, CPU};
-use super::tenant::HOUR_US;
+use super::tenant::{DAY_US, HOUR_US};
 use crate::fleet::{Amounts, MilliConnections, MilliPoints};
 use crate::store::history::{self, parts};
 use crate::store::usage::{self, HourKey, Hourly};
@@ -59,8 +59,11 @@ pub fn hourly(tenant: TenantId, node: NodeId, sample: &Sample, at_us: i64) -> (H
 /// [`StoreError`]; the book may be half full then.
 pub async fn reload(store: &Store, book: &Book, now: Timestamp) -> Result<usize, StoreError> {
     let client = store.client().await?;
-    let since = now - (7 * 24).hours();
-    let rows = usage::each_since(&**client, since, |some| book.restore(some)).await?;
+    // Of the last 24 hours each is needed; of a day before its sums.
+    let yesterday = now.as_microsecond().div_euclid(DAY_US) - 1;
+    let day = |day: i64| Timestamp::from_microsecond(day * DAY_US).unwrap_or(now);
+    let (since, whole) = (day(yesterday - 6), day(yesterday));
+    let rows = usage::each_since(&**client, since, whole, |some| book.restore(some)).await?;
     book.set_months(&usage::months(&**client, now).await?);
     let since = now - (PROFILE_DAYS * 24).hours();
     let mut next = since;

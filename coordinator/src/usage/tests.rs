@@ -67,6 +67,37 @@ async fn a_replayed_report_changes_nothing() {
     assert_eq!(next.count(POINTS).await, 25);
 }
 
+/// Days before yesterday come summed up; nothing but time is saved by that.
+#[tokio::test]
+async fn a_restart_knows_the_week_and_the_last_24_hours() {
+    let world = World::new(catalog(7)).await;
+    let (tenant, node) = (TenantId::generate(), NodeId::generate());
+    // From Tuesday 18:00 on: in hour h of the day h points, h clients on Thursday
+    // and 2 h on the days before.
+    world
+        .execute(&format!(
+            "insert into usage_hourly
+               (tenant_id, node_id, hour, gps_points, vehicles, client_connections_max)
+             select '{tenant}', '{node}', at, h, h, case when at < '2026-11-19Z' then 2 * h else h end
+             from (select at, extract(hour from at at time zone 'UTC')::bigint as h
+                   from generate_series('2026-11-10 18:00Z'::timestamptz, '2026-11-19 09:00Z',
+                                        interval '1 hour') at) hours"
+        ))
+        .await;
+    let now: Timestamp = "2026-11-19T09:30:00Z".parse().expect("a time");
+    rollup::reload(&world.store, &world.book, now).await.expect("reloads");
+    let usage = world.book.tenant(tenant, now.as_microsecond()).expect("is known");
+    assert_eq!((usage.gps_points_today, usage.vehicles), (45, Some(9)));
+    let day = (0..24).sum();
+    assert_eq!((usage.week.gps_points, usage.week.vehicles, usage.week.clients), (day, 23, 46));
+    assert_eq!(usage.peak_clients_24h, Some(46), "of Wednesday evening");
+    assert_eq!(usage.history_days, 7, "what is older is not remembered");
+    let friday = now.as_microsecond() + super::tenant::DAY_US;
+    let then = world.book.tenant(tenant, friday).expect("is known");
+    assert_eq!((then.gps_points_today, then.peak_clients_24h), (0, None));
+    assert_eq!(then.week.gps_points, day);
+}
+
 /// The session ends between the commit and its answer; the repetition of its
 /// report counts nowhere, so that the report itself must have.
 #[tokio::test]
