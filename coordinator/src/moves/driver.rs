@@ -126,6 +126,7 @@ impl Driver {
     /// Drives until `shutdown`. Nothing is lost by ending it anywhere.
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut replies = self.signals.replies.listen();
+        self.wake_queue().await;
         loop {
             let now = Timestamp::now();
             let pause = match self.tick(now).await {
@@ -148,14 +149,14 @@ impl Driver {
         until.unwrap_or(self.timing.period).min(self.timing.period)
     }
 
-    /// Takes every open move as far as it can go at `now`; answers when the
-    /// first of them is due again without a signal.
+    /// Takes every open move that is due as far as it can go at `now`; answers
+    /// when the first of them is due again without a signal.
     ///
     /// # Errors
     /// Only when the open moves can't be read. What goes wrong with one move
     /// is logged and keeps none of the others.
     pub async fn tick(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let ids = moves::open_ids(&**self.store.client().await?).await?;
+        let ids = moves::due_ids(&**self.store.client().await?, now).await?;
         let mut first = None;
         for id in ids {
             match self.drive(id, now).await {
@@ -167,8 +168,12 @@ impl Driver {
     }
 
     async fn drive(&self, id: MoveId, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let mut before = None;
         for _ in 0..MOST_LOOKS {
             let open = moves::open(&**self.store.client().await?, id).await?;
+            let state = open.as_ref().map(|open| open.row.state);
+            self.pass_turn_on(before, state).await;
+            before = state;
             let Some(open) = open else {
                 self.progress.forget(id);
                 return Ok(None);

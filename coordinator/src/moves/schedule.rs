@@ -113,6 +113,11 @@ impl Calendar {
         job.earliest(at) == at && self.lists(job).iter().all(|windows| is_open(windows, at))
     }
 
+    /// When `job` may begin, from `at` on; none where that is never.
+    fn opens(&self, job: &Job, at: Timestamp) -> Option<Timestamp> {
+        all_open(&self.lists(job), job.earliest(at))
+    }
+
     /// The last minute at which `job` may begin to end by `by`, looking back a
     /// week at most; `by` less its time where nothing closes.
     fn latest_begin(&self, job: &Job, by: Timestamp) -> Option<Timestamp> {
@@ -137,45 +142,139 @@ impl Timetable {
     /// When each of `jobs` begins and ends from `now` on, if they come in
     /// `order` (positions in `jobs`, each once).
     pub fn schedule(&self, jobs: &[Job], order: &[usize], now: Timestamp) -> Vec<Times> {
-        let (calendar, limits) = (&self.calendar, &self.limits);
-        let window = |job: &Job| all_open(&calendar.lists(job), job.earliest(now));
-        let mut times: Vec<Times> =
-            jobs.iter().map(|job| Times { window: window(job), ..Times::default() }).collect();
-        let mut running = self.running.clone();
-        let mut waiting: Vec<usize> = order.to_vec();
-        waiting.retain(|&at| times[at].window.is_some());
+        let calendar = &self.calendar;
+        let mut times: Vec<Times> = jobs
+            .iter()
+            .map(|job| Times { window: calendar.opens(job, now), ..Times::default() })
+            .collect();
+        let mut load = Load::new(self.limits);
+        for one in &self.running {
+            load.add(one.busy.source, one.busy.target, one.ends);
+        }
+        let mut queue: Vec<Waiting<'_>> = order
+            .iter()
+            .filter_map(|&at| {
+                let (job, opens) = (&jobs[at], times[at].window?);
+                let (source, target) =
+                    (load.index(job.source), job.target.map(|to| load.index(to)));
+                Some(Waiting { at, job, opens, source, target })
+            })
+            .collect();
         let horizon = now.saturating_add(HORIZON).unwrap_or(Timestamp::MAX);
         let mut at = now;
-        while !waiting.is_empty() && at < horizon {
-            running.retain(|one| one.ends > at);
-            let mut busy: Vec<Busy> = running.iter().map(|one| one.busy).collect();
-            waiting.retain(|&which| {
-                let job = &jobs[which];
-                let turn = limits.has_turn(&busy, job.source)
-                    && job.target.is_none_or(|target| limits.takes(&busy, target));
-                if !turn || !calendar.is_open(job, at) {
-                    return true;
+        while !queue.is_empty() && at < horizon {
+            load.end_by(at);
+            let mut next: Option<Timestamp> = None;
+            let mut seen = 0;
+            let mut begun = Vec::new();
+            for one in &mut queue {
+                // Nobody else can begin, whatever opens meanwhile.
+                if load.is_full() {
+                    break;
                 }
-                let ends = at.saturating_add(job.takes).unwrap_or(Timestamp::MAX);
-                times[which].begins = Some(at);
-                times[which].ends = Some(ends);
-                let one = Busy { source: job.source, target: job.target };
-                busy.push(one);
-                running.push(Running { busy: one, ends });
-                false
-            });
-            let opens = waiting.iter().filter_map(|&which| {
-                let job = &jobs[which];
-                let opens = || all_open(&calendar.lists(job), job.earliest(at));
-                if calendar.is_open(job, at) { None } else { opens() }
-            });
-            let ends = running.iter().map(|one| one.ends);
+                seen += 1;
+                if !load.takes(one) {
+                    continue;
+                }
+                if one.opens <= at && !calendar.is_open(one.job, at) {
+                    one.opens = calendar.opens(one.job, at).unwrap_or(Timestamp::MAX);
+                }
+                if one.opens > at {
+                    next = Some(next.map_or(one.opens, |next| next.min(one.opens)));
+                    continue;
+                }
+                let ends = at.saturating_add(one.job.takes).unwrap_or(Timestamp::MAX);
+                times[one.at].begins = Some(at);
+                times[one.at].ends = Some(ends);
+                load.begin(one.source, one.target, ends);
+                begun.push(seen - 1);
+            }
+            for position in begun.into_iter().rev() {
+                queue.remove(position);
+            }
             // A move of no length ends at once; time goes on all the same.
-            let Some(next) = opens.chain(ends).min() else { break };
+            let Some(next) = next.into_iter().chain(load.next_end()).min() else { break };
             at = next
                 .max(at.saturating_add(SignedDuration::from_nanos(1)).unwrap_or(Timestamp::MAX));
         }
         times
+    }
+}
+
+/// A move of the queue, while it waits.
+struct Waiting<'a> {
+    /// Its position among the jobs.
+    at: usize,
+    job: &'a Job,
+    /// Before that it may not begin.
+    opens: Timestamp,
+    /// Its nodes, as [`Load`] counts them.
+    source: usize,
+    target: Option<usize>,
+}
+
+/// What is under way at some time, counted by node. A queue of thousands is gone
+/// through for each move that ends, so nodes are small numbers here.
+struct Load {
+    limits: Limits,
+    nodes: HashMap<NodeId, usize>,
+    /// By node: how many moves go from it, and how many to it.
+    counts: Vec<(u32, u32)>,
+    /// From where, to where, until when.
+    running: Vec<(usize, Option<usize>, Timestamp)>,
+}
+
+impl Load {
+    fn new(limits: Limits) -> Self {
+        Self { limits, nodes: HashMap::new(), counts: Vec::new(), running: Vec::new() }
+    }
+
+    fn index(&mut self, node: NodeId) -> usize {
+        let index = *self.nodes.entry(node).or_insert(self.counts.len());
+        if index == self.counts.len() {
+            self.counts.push((0, 0));
+        }
+        index
+    }
+
+    fn add(&mut self, source: NodeId, target: Option<NodeId>, ends: Timestamp) {
+        let (source, target) = (self.index(source), target.map(|to| self.index(to)));
+        self.begin(source, target, ends);
+    }
+
+    fn begin(&mut self, source: usize, target: Option<usize>, ends: Timestamp) {
+        self.counts[source].0 += 1;
+        if let Some(target) = target {
+            self.counts[target].1 += 1;
+        }
+        self.running.push((source, target, ends));
+    }
+
+    /// What ends by `at` loads nobody any more.
+    fn end_by(&mut self, at: Timestamp) {
+        let counts = &mut self.counts;
+        self.running.retain(|&(source, target, ends)| {
+            if ends <= at {
+                counts[source].0 -= 1;
+                if let Some(target) = target {
+                    counts[target].1 -= 1;
+                }
+            }
+            ends > at
+        });
+    }
+
+    fn next_end(&self) -> Option<Timestamp> {
+        self.running.iter().map(|(_, _, ends)| *ends).min()
+    }
+
+    fn is_full(&self) -> bool {
+        u32::try_from(self.running.len()).is_ok_and(|running| running >= self.limits.in_fleet)
+    }
+
+    fn takes(&self, one: &Waiting<'_>) -> bool {
+        self.counts[one.source].0 < self.limits.per_source
+            && one.target.is_none_or(|to| self.counts[to].1 < self.limits.per_target)
     }
 }
 

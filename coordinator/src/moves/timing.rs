@@ -16,6 +16,9 @@ pub struct Timing {
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
+    /// The longest pause of a move that waits for its turn behind others of its
+    /// node: a turn that is given back wakes it.
+    pub queue_pause: Duration,
     /// Patience with steps that only ask: tunnel, preflight, guards.
     pub short_step: Duration,
     /// Patience with the copy.
@@ -58,6 +61,7 @@ impl Default for Timing {
             period: Duration::from_secs(1),
             first_pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(30),
+            queue_pause: minutes(10),
             short_step: minutes(10),
             copy: minutes(24 * 60),
             long_step: minutes(6 * 60),
@@ -171,7 +175,8 @@ impl Timing {
     }
 
     /// The pause after the `attempts`-th try: doubles from `first_pause` up to
-    /// `longest_pause`. No jitter: the driver begins few moves at once.
+    /// `longest_pause`. No jitter: the driver begins few moves at once; those that
+    /// wait for their turn have one of their own.
     pub fn pause(&self, attempts: u32) -> Duration {
         let doubled = self.first_pause.saturating_mul(1 << attempts.saturating_sub(1).min(20));
         doubled.min(self.longest_pause)

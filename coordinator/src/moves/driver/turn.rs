@@ -1,8 +1,11 @@
 //! A move's turn: a node is found and promised, within the limits, and the
 //! move begins.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
-use tracing::info;
+use rand::Rng;
+use tracing::{info, warn};
 
 use super::super::durable::Ticket;
 use super::super::kind::Kind;
@@ -18,7 +21,7 @@ use super::{Driver, Looked};
 use crate::store::moves::{self, Move};
 use crate::store::{StoreError, nodes, tenants};
 
-/// So many moves of a queue are looked at from behind.
+/// So many moves of a queue are looked at from behind, and woken for a turn.
 const MOST_BEFORE: i64 = 32;
 
 /// What a move waits for, in words.
@@ -190,8 +193,34 @@ impl Driver {
         Ok(false)
     }
 
+    /// What was in state `before` is in `after` now, none of both where it is not
+    /// open: where that gave a turn back, or let somebody else be next of their
+    /// node, the queue is looked at at once.
+    pub(super) async fn pass_turn_on(&self, before: Option<State>, after: Option<State>) {
+        let Some(before) = before else { return };
+        let loads = after.is_some_and(State::is_busy);
+        if before.is_busy() != loads {
+            self.wake_queue().await;
+        }
+    }
+
+    /// Whoever is first in the queue looks again at once. Without that they do
+    /// after a while: a failure here costs time alone.
+    pub(super) async fn wake_queue(&self) {
+        let woken = match self.store.client().await {
+            Ok(client) => moves::wake_queue(&**client, MOST_BEFORE).await,
+            Err(error) => Err(error),
+        };
+        match woken {
+            Ok(0) => {}
+            Ok(_) => self.signals.replies.notify(),
+            Err(error) => warn!(%error, "moves that wait for their turn look again later"),
+        }
+    }
+
     /// No node is free, or it is not the move's turn: said once per reason,
-    /// tried again and again. Whoever is next of its node tries soon.
+    /// tried again and again. A turn that is given back wakes those who come
+    /// first ([`Driver::wake_queue`]); the others needn't ask often.
     async fn wait_for_node(
         &self,
         tx: deadpool_postgres::Transaction<'_>,
@@ -205,15 +234,17 @@ impl Driver {
         to.updated_at = from.updated_at;
         to.error = Some(why.to_owned());
         to.durable.attempts = from.durable.attempts.saturating_add(1);
-        let mut due = later(now, self.timing.pause(to.durable.attempts));
+        let mut pause = self.timing.pause(to.durable.attempts);
         to.durable.queued = matches!(wait, Wait::Turn(_));
         to.durable.no_room = matches!(wait, Wait::Room(_));
         if to.durable.queued {
             let before = moves::before(&*tx, from, MOST_BEFORE).await?;
-            if !before.iter().any(|other| other.source == from.source) {
-                due = due.min(later(now, self.timing.period));
+            if before.iter().any(|other| other.source == from.source) {
+                pause = self.timing.queue_pause;
             }
+            pause = spread(pause);
         }
+        let due = later(now, pause);
         to.durable.not_before = Some(due);
         if !moves::save(&*tx, from, &to).await? {
             return Ok(Looked::Overtaken);
@@ -225,4 +256,9 @@ impl Driver {
         tx.commit().await?;
         Ok(Looked::Waits(Some(due)))
     }
+}
+
+/// Between a half and all of a pause, so that thousands don't ask at once.
+fn spread(pause: Duration) -> Duration {
+    rand::rng().random_range(pause / 2..=pause)
 }

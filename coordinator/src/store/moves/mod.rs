@@ -19,7 +19,7 @@ pub use books::{
 };
 pub use commands::{Open, Sent, of_command, open, settle_commands};
 pub use history::{Event, audit, event, events};
-pub use pace::{before, copied, ended_from, of_those_on, queue};
+pub use pace::{before, copied, ended_from, of_those_on, queue, wake_queue};
 pub use turns::{busy, take_turn};
 
 use jiff::Timestamp;
@@ -177,10 +177,24 @@ pub async fn insert(client: &impl GenericClient, new: &Move) -> Result<bool, Sto
     Ok(written == 1)
 }
 
-/// The ids of every move that has not ended, oldest first.
-pub async fn open_ids(client: &impl GenericClient) -> Result<Vec<MoveId>, StoreError> {
+/// The ids of every move that has not ended, oldest first; but those that wait
+/// for a node, or keep an old copy, until a time after `now`, of which there may
+/// be thousands. PostgreSQL rounds times to microseconds: within one of its time
+/// a move is due.
+pub async fn due_ids(
+    client: &impl GenericClient,
+    now: Timestamp,
+) -> Result<Vec<MoveId>, StoreError> {
     let rows = client
-        .query("select id from moves where ended_at is null order by created_at, id", &[])
+        .query(
+            "select id from moves where ended_at is null
+               and coalesce(case state
+                 when 'waiting_for_node' then (durable->>'not_before')::timestamptz
+                 when 'kept' then (durable->>'keep_until')::timestamptz end
+                   <= $1::timestamptz + interval '1 microsecond', true)
+             order by created_at, id",
+            &[&now],
+        )
         .await?;
     rows.iter().map(|row| Ok(MoveId(row.try_get(0)?))).collect()
 }

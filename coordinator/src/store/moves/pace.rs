@@ -47,6 +47,37 @@ pub async fn before(
     rows.iter().map(read).collect()
 }
 
+/// Lets the first `most` of the moves that wait for nothing but their turn look
+/// again at once, and the first of each node, of up to `most` nodes; answers how
+/// many that are. Whoever looks at one of them meanwhile looks once more.
+pub async fn wake_queue(client: &impl GenericClient, most: i64) -> Result<u64, StoreError> {
+    let woken = client
+        .execute(
+            "with queue as (
+               select m.id, row_number() over of_all as place,
+                      row_number() over (partition by m.source_node_id order by
+                        coalesce(n.drain_by, 'infinity'), m.created_at, m.id) as of_node
+               from moves m join nodes n on n.id = m.source_node_id
+               where m.ended_at is null and m.state = 'waiting_for_node'
+                 and m.durable->>'queued' = 'true'
+               window of_all as (order by coalesce(n.drain_by, 'infinity'), m.created_at, m.id)),
+             first as (
+               select id from queue where place <= $1
+               union (select id from queue where of_node = 1 order by place limit $1)),
+             chosen as (
+               select m.id from moves m
+               where m.id in (select id from first) and m.state = 'waiting_for_node'
+                 and m.durable->>'not_before' is not null
+               order by m.id for update)
+             update moves m set durable = m.durable || jsonb_build_object('not_before', null,
+                      'revision', (m.durable->>'revision')::bigint + 1)
+             from chosen where m.id = chosen.id",
+            &[&most],
+        )
+        .await?;
+    Ok(woken)
+}
+
 /// The moves away from `node` that were asked for at `since` or later and have
 /// ended, newest first; dry runs are none.
 pub async fn ended_from(

@@ -222,6 +222,8 @@ async fn who_came_first_goes_first_and_before_both_who_must_be_gone_sooner() {
     for id in [one, two] {
         look(id, moves::timing::later(busy.now, day)).await;
     }
+    // The turn is given back, and a driver with other limits has nothing to give.
+    busy.rules.limits.in_fleet = 0;
     busy.play(&mut |command| (name(command) != "way_back").then(|| good(command))).await;
     let later = |seconds| moves::timing::later(busy.now, Duration::from_secs(seconds));
     look(one, later(20)).await;
@@ -253,6 +255,52 @@ async fn who_came_first_goes_first_and_before_both_who_must_be_gone_sooner() {
     first.now = later(21);
     first.tick().await;
     assert_eq!(first.state(three).await, "open_tunnel");
+}
+
+/// With thousands of moves in a queue nobody may ask each second.
+#[tokio::test]
+async fn who_waits_for_a_turn_asks_seldom_and_is_woken_by_it() {
+    let store = testing::database().await;
+    let mut busy = World::on(store.clone()).await;
+    busy.request().await;
+    busy.play(&mut |command| (name(command) != "copy").then(|| good(command))).await;
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut world = World::on(store.clone()).await;
+        world.now = busy.now;
+        world.live_on(busy.source).await;
+        let id = world.request().await;
+        waiting.push((world, id));
+    }
+    let ids: Vec<MoveId> = waiting.iter().map(|(_, id)| *id).collect();
+    let (mut world, _) = waiting.swap_remove(0);
+    for _ in 0..60 {
+        world.tick().await;
+        world.pass(Duration::from_secs(1));
+    }
+    let attempts = async |world: &World| {
+        let mut all = Vec::new();
+        for id in &ids {
+            all.push(world.row(*id).await.durable.attempts);
+        }
+        all
+    };
+    let asked = attempts(&world).await;
+    // Its pauses double up to 30 s, less a half at most: 0.1, 0.2, … 12.8, 15, 15.
+    assert!((2..=12).contains(&asked[0]), "{asked:?}");
+    assert_eq!(asked[1..], [1, 1], "behind the first they wait for its turn");
+
+    // Left alone they would not ask before tomorrow; the turn wakes them.
+    let tomorrow = moves::timing::later(world.now, Duration::from_secs(86_400));
+    let client = store.client().await.expect("a client");
+    let sql = "update moves set durable = jsonb_set(durable, '{not_before}', $1)
+               where state = 'waiting_for_node'";
+    client.execute(sql, &[&json!(tomorrow)]).await.expect("updates");
+    let due = crate::store::moves::due_ids(&**client, world.now).await.expect("reads");
+    assert!(!due.is_empty() && !due.iter().any(|id| ids.contains(id)), "{due:?}");
+    busy.now = world.now;
+    busy.play(&mut |command| (name(command) != "way_back").then(|| good(command))).await;
+    assert_ne!(busy.state(ids[0]).await, "waiting_for_node");
 }
 
 #[tokio::test]
