@@ -162,13 +162,15 @@ impl Book {
     /// Ends every part that is over at `minute` (since the Unix epoch), and
     /// answers all that are: they are the caller's to write.
     pub fn take_over(&self, minute: i64) -> Vec<(TenantId, Part)> {
+        for some in self.tenants().chunks(AT_ONCE) {
+            let mut pages = self.write();
+            for id in some {
+                let ended = pages.tenants.get_mut(id).and_then(|tracked| tracked.end_part(minute));
+                pages.over.extend(ended.map(|part| (*id, part)));
+            }
+        }
         let mut pages = self.write();
-        let ended: Vec<(TenantId, Part)> = pages
-            .tenants
-            .iter_mut()
-            .filter_map(|(tenant, tracked)| Some((*tenant, tracked.end_part(minute)?)))
-            .collect();
-        pages.keep(ended);
+        pages.keep([]);
         std::mem::take(&mut pages.over).into()
     }
 
@@ -190,10 +192,11 @@ impl Book {
     }
 
     /// Takes in the percentiles of hours that were made: the tenant's first hour
-    /// (since the Unix epoch), and one value an hour from there on.
-    pub fn teach(&self, tenant: TenantId, hour: i64, rows: &[Values; ROWS]) {
+    /// (since the Unix epoch), and one value an hour from there on. An hour that
+    /// it learned before and learns `again` frees nothing.
+    pub fn teach(&self, tenant: TenantId, hour: i64, rows: &[Values; ROWS], again: bool) {
         if let Some(tracked) = self.write().tenants.get_mut(&tenant) {
-            tracked.teach(hour, rows);
+            tracked.teach(hour, rows, again);
         }
     }
 

@@ -116,7 +116,8 @@ async fn minutes(
     let (from, to) = (time(first, from), time(last, to));
     let count = usize::try_from((last - first) * 60).unwrap_or(0);
     let mut minutes = std::array::from_fn(|_| vec![None; count]);
-    // Before what is stored, lest a part that is written meanwhile is in neither.
+    // Before what is stored, so that few are in neither: those that are being
+    // written at this moment.
     let unwritten = book.unwritten(tenant);
     let stored = parts::parts_of_tenant(client, tenant, from, to).await?;
     for part in stored.iter().chain(&unwritten) {

@@ -1,7 +1,7 @@
 //! What a tracked tenant's minutes become: parts to be written, and, once an
 //! hour of them is made, a lesson of its usual day.
 
-use super::part::{OpenPart, Part};
+use super::part::{MINUTE_US, OpenPart, Part};
 use super::profile::ROWS;
 use super::sample::Sample;
 use super::series::{ALL, COLUMNS, Values, coarser};
@@ -15,17 +15,18 @@ pub(super) fn fives(minutes: &[Values; COLUMNS]) -> [Values; COLUMNS] {
     std::array::from_fn(|column| coarser(&minutes[column], FIVE, ALL[column].fold))
 }
 
-/// The longest interval (microseconds) that is kept by the minute.
-const LONGEST_US: u64 = 120_000_000;
+/// The most minutes of an interval that is kept by the minute: the longest that
+/// an agent can be told.
+const LONGEST: u64 = 5;
 
 impl Tracked {
-    /// Keeps what was seen in the `interval_us` before `at_us` in its minute;
+    /// Keeps what was seen in the `interval_us` before `at_us` in its minutes;
     /// answers the part that this ends. `phase` is the tenant's.
     ///
     /// Not kept by the minute is what would look like a burst there: what is
     /// older than the minute before the running one (the backlog of an outage
     /// comes many times as fast as it was made), and what an agent merged into
-    /// an interval of more than two minutes. Both count in the hourly sums.
+    /// an interval of more than five minutes. Both count in the hourly sums.
     pub(super) fn note(
         &mut self,
         at_us: i64,
@@ -33,9 +34,23 @@ impl Tracked {
         phase: i64,
         sample: &Sample,
     ) -> Option<Part> {
-        if interval_us > LONGEST_US {
+        let minutes = interval_us.div_ceil(MINUTE_US.unsigned_abs()).max(1);
+        if minutes > LONGEST {
             return None;
         }
+        if minutes == 1 {
+            return self.keep(at_us, phase, sample);
+        }
+        let mut ended = None;
+        for minute in 0..minutes {
+            let back_us = (minutes - 1 - minute).cast_signed() * MINUTE_US;
+            // At most one part ends: it is longer than all of these.
+            ended = self.keep(at_us - back_us, phase, &sample.share(minute, minutes)).or(ended);
+        }
+        ended
+    }
+
+    fn keep(&mut self, at_us: i64, phase: i64, sample: &Sample) -> Option<Part> {
         let open = self.open.get_or_insert_with(|| OpenPart::at(at_us, phase));
         if open.is_past(at_us) || open.add(at_us, sample) {
             return None;
@@ -53,13 +68,13 @@ impl Tracked {
     }
 
     /// Takes in percentiles: one value an hour from `hour` (since the Unix epoch)
-    /// on.
-    pub(super) fn teach(&mut self, hour: i64, rows: &[Values; ROWS]) {
+    /// on; see [`super::profile::Profile::learn`] of `again`.
+    pub(super) fn teach(&mut self, hour: i64, rows: &[Values; ROWS], again: bool) {
         let hours = rows.iter().map(Vec::len).max().unwrap_or(0);
         for (at, hour) in (0..hours).zip(hour..) {
             let value = |row: &Values| row.get(at).copied().flatten();
             let unit = |value: i32| u16::try_from(value.max(0)).unwrap_or(u16::MAX);
-            self.profile.learn(hour, [0, 1, 2].map(|row| value(&rows[row]).map(unit)));
+            self.profile.learn(hour, [0, 1, 2].map(|row| value(&rows[row]).map(unit)), again);
         }
     }
 }
@@ -69,7 +84,6 @@ mod tests {
     use webhost_proto::ids::{NodeId, TenantId};
 
     use super::*;
-    use crate::usage::part::MINUTE_US;
     use crate::usage::sample::{Metric, sample};
     use crate::usage::series::GPS;
     use crate::usage::tenant::HOUR_US;
@@ -129,10 +143,20 @@ mod tests {
             (0..60).filter_map(|minute| see(&mut tracked, minute, 1)).collect();
         see(&mut tracked, 59, 30);
         assert_eq!(points_of_day(&tracked), 3600 + 1800);
-        parts.extend(see(&mut tracked, 60, 2));
+        parts.extend(see(&mut tracked, 60, 1));
         assert_eq!(parts.len(), 5);
         assert_eq!(known(&parts).len(), 60);
         assert!(known(&parts).iter().all(|(_, points)| *points == 60));
+    }
+
+    #[test]
+    fn an_interval_of_five_minutes_is_spread_over_them() {
+        let mut tracked = tracked();
+        let mut parts: Vec<Part> =
+            (1..=12).filter_map(|five| see(&mut tracked, five * 5, 5)).collect();
+        parts.extend(tracked.end_part(i64::MAX));
+        let expected: Vec<(usize, i32)> = (1..60).map(|minute| (minute, 60)).collect();
+        assert_eq!(known(&parts), expected, "the first interval began a minute into the hour");
     }
 
     #[test]

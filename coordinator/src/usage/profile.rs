@@ -82,8 +82,9 @@ impl Profile {
         }
     }
 
-    /// Takes in an hour's percentiles; none where nothing was seen.
-    pub fn learn(&mut self, hour: i64, percentiles: [Option<u16>; ROWS]) {
+    /// Takes in an hour's percentiles; none where nothing was seen. An hour that
+    /// is `again` learned, of more than the first time, frees nothing.
+    pub fn learn(&mut self, hour: i64, percentiles: [Option<u16>; ROWS], again: bool) {
         if percentiles.iter().all(Option::is_none) {
             return;
         }
@@ -101,6 +102,8 @@ impl Profile {
                 let (bucket, value) = (self.bucket(kind, row, of_day), value.unwrap_or(0));
                 let new = if is_new || value >= bucket {
                     value
+                } else if again {
+                    bucket
                 } else {
                     bucket - (bucket - value).div_ceil(4)
                 };
@@ -145,7 +148,12 @@ impl Profile {
         let (first, odd) = place(kind, row, of_day);
         let [low, middle, high] = [0, 1, 2].map(|at| u64::from(self.buckets[first + at]));
         let packed = if odd { middle >> 4 | high << 4 } else { low | (middle & 0xf) << 8 };
-        u16::try_from(unpack(packed, BITS)).unwrap_or(u16::MAX)
+        // "That much or more" stays that: it fits nowhere.
+        if packed == LARGEST {
+            u16::MAX
+        } else {
+            u16::try_from(unpack(packed, BITS)).unwrap_or(u16::MAX)
+        }
     }
 
     fn set_bucket(&mut self, kind: usize, row: usize, of_day: usize, value: u16) {
@@ -165,6 +173,7 @@ impl Profile {
 /// The bits of a bucket, and how far they may be shifted: 12 bits together.
 const BITS: u32 = 9;
 const SHIFTS: u32 = 7;
+const LARGEST: u64 = 0xfff;
 
 /// The first of the three bytes where a bucket is, and whether it is their second.
 fn place(kind: usize, row: usize, of_day: usize) -> (usize, bool) {
@@ -184,7 +193,7 @@ mod tests {
     fn day(profile: &mut Profile, day: i64, cpu: u16) {
         for (hour, more) in (0..24_u16).enumerate() {
             let hour = MONDAY + day * 24 + i64::try_from(hour).expect("small");
-            profile.learn(hour, [Some(cpu + more), Some(1), None]);
+            profile.learn(hour, [Some(cpu + more), Some(1), None], false);
         }
     }
 
@@ -205,6 +214,10 @@ mod tests {
         assert_eq!(profile.expect(3), Some([303, 1, 0]));
         day(&mut profile, 2, 800);
         assert_eq!(profile.expect(23), Some([824, 1, 0]), "rounded up to two");
+        profile.learn(MONDAY + 2 * 24 + 23, [Some(900), Some(0), Some(u16::MAX)], true);
+        assert_eq!(profile.expect(23), Some([900, 1, u16::MAX]), "what is saturated stays so");
+        profile.learn(MONDAY + 2 * 24 + 23, [Some(0); 3], true);
+        assert_eq!(profile.expect(23), Some([900, 1, u16::MAX]));
         for quiet in 3..13 {
             day(&mut profile, quiet, 0);
         }
@@ -226,9 +239,9 @@ mod tests {
                 profile.set_bucket(kind, row, hour, *value);
             }
             for ((kind, row, hour), value) in places().zip(values) {
-                let (kept, wanted) = (profile.bucket(kind, row, hour), value.min(511 << 7));
-                prop_assert!(kept >= wanted && kept - wanted <= wanted / 256, "{kept} {wanted}");
-                prop_assert!(kept == wanted || value >= 512);
+                let kept = profile.bucket(kind, row, hour);
+                prop_assert!(kept >= value && kept - value <= value / 256, "{kept} {value}");
+                prop_assert!(kept == value || value >= 512);
             }
         }
     }

@@ -4,9 +4,11 @@
 //!
 //! **Invariant:** a part is written once by who saw it, and an hour and a day are
 //! made once by whoever comes first, after all of their parts are written. A part
-//! that comes later than that has the hour's five minutes written once more, and
-//! readers take the larger. What can't be written stays in memory, up to a bound,
-//! and is tried again.
+//! that comes later than that has the hour's five minutes written once more, of all
+//! that there is, and readers take the larger: of sums and levels that is the
+//! whole, of CPU it may be a part's. What can't be written stays in memory, up to
+//! a bound, and is tried again. Nothing is dropped that is still to be made
+//! something of.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use super::book::Book;
 use super::hours::fives;
 use super::part::{PART, Part};
 use super::profile::{ROWS, percentiles};
-use super::series::{ALL, COLUMNS, Values, coarser};
+use super::series::{ALL, COLUMNS, CONNECTIONS, CPU, GPS, Values, coarser};
 use crate::store::history::{self, Grain, Stretch, parts};
 use crate::store::{Store, StoreError};
 
@@ -36,6 +38,9 @@ const LAST_PART: SignedDuration = SignedDuration::from_mins(PART as i64);
 const MINUTES: usize = 60;
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// A day is made so long after its end: what other coordinators have of it is
+/// written by then.
+const DAY_GRACE: SignedDuration = SignedDuration::from_mins(30);
 /// So many parts, or tenants of an hour or a day, at once.
 const AT_ONCE: usize = 1000;
 
@@ -96,22 +101,21 @@ impl Recorder {
         self.write(over.as_second().div_euclid(60)).await?;
         self.make_hours(over.saturating_sub(LAST_PART).unwrap_or(Timestamp::MIN)).await?;
         self.book.learn(&**self.store.client().await?).await?;
-        self.make_days().await?;
+        self.make_days(now).await?;
         self.drop_old(now).await
     }
 
     /// Writes every part that is over at `minute` (since the Unix epoch).
     async fn write(&self, minute: i64) -> Result<(), StoreError> {
         let mut over = self.book.take_over(minute);
-        while !over.is_empty() {
-            let count = over.len().min(AT_ONCE);
-            match self.write_parts(&over[..count]).await {
-                Ok(()) => drop(over.drain(..count)),
-                Err(error) => {
-                    self.book.give_back(over);
-                    return Err(error);
-                }
+        let mut written = 0;
+        while written < over.len() {
+            let count = (over.len() - written).min(AT_ONCE);
+            if let Err(error) = self.write_parts(&over[written..written + count]).await {
+                self.book.give_back(over.split_off(written));
+                return Err(error);
             }
+            written += count;
         }
         Ok(())
     }
@@ -119,41 +123,65 @@ impl Recorder {
     async fn write_parts(&self, some: &[(TenantId, Part)]) -> Result<(), StoreError> {
         let mut client = self.store.client().await?;
         let tx = (**client).transaction().await?;
-        history::prepare(&tx, Grain::Minutes, some.iter().map(|(_, part)| parts::start(part)))
-            .await?;
+        // The next day's as well, so that a part's last minutes find their hour.
+        let ends = some.iter().flat_map(|(_, part)| {
+            let start = parts::start(part);
+            [start, start + parts::PART_LENGTH]
+        });
+        history::prepare(&tx, Grain::Minutes, ends).await?;
         parts::copy_parts(&tx, some).await?;
-        if let Some(before) = parts::made_before(&tx).await? {
+        let mut late_rows = Vec::new();
+        if let Some(before) = parts::made_before_for_share(&tx).await? {
             for (hour, tenants) in late(some, before) {
-                make_hour(&tx, hour, &tenants).await?;
+                history::prepare(&tx, Grain::Fives, [hour]).await?;
+                late_rows.extend(make_hour(&tx, hour, &tenants).await?);
             }
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        for Stretch { tenant, at, values, .. } in late_rows {
+            let fives = [CPU, CONNECTIONS, GPS].map(|column| values[column].clone());
+            self.book.learn_hour((tenant, at, fives), true);
+        }
+        Ok(())
     }
 
     /// Makes the five minutes of every hour that ended at `over` or before and has
     /// none yet.
     async fn make_hours(&self, over: Timestamp) -> Result<(), StoreError> {
-        loop {
+        while let Some(hour) = self.due(over).await? {
             let mut client = self.store.client().await?;
             let tx = (**client).transaction().await?;
-            if !history::lock_days(&tx).await? {
+            if !history::lock_days(&tx).await? || parts::next_hour(&tx).await? != Some(hour) {
                 return Ok(());
             }
-            let Some(hour) = parts::next_hour(&tx).await? else { return Ok(()) };
-            if over.duration_since(hour) < HOUR {
-                return Ok(());
-            }
+            // First, so that who writes a part meanwhile waits, and sees that it is
+            // late.
+            parts::hours_are_made(&tx, hour + HOUR).await?;
             for some in parts::tenants_of_hour(&tx, hour).await?.chunks(AT_ONCE) {
                 make_hour(&tx, hour, some).await?;
             }
-            parts::hours_are_made(&tx, hour + HOUR).await?;
             tx.commit().await?;
         }
+        Ok(())
+    }
+
+    /// The next hour that is to be made, where it ended at `over` or before; there
+    /// is a partition for it. Made apart, because that locks out readers.
+    async fn due(&self, over: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let mut client = self.store.client().await?;
+        let tx = (**client).transaction().await?;
+        let next = parts::next_hour(&tx).await?;
+        let Some(hour) = next.filter(|hour| over.duration_since(*hour) >= HOUR) else {
+            return Ok(None);
+        };
+        history::prepare(&tx, Grain::Fives, [hour]).await?;
+        tx.commit().await?;
+        Ok(Some(hour))
     }
 
     /// Makes the hours of every day whose five minutes are made and that has none
     /// yet.
-    async fn make_days(&self) -> Result<(), StoreError> {
+    async fn make_days(&self, now: Timestamp) -> Result<(), StoreError> {
         loop {
             let mut client = self.store.client().await?;
             let tx = (**client).transaction().await?;
@@ -162,7 +190,8 @@ impl Recorder {
             }
             let Some(day) = history::next_day(&tx).await? else { return Ok(()) };
             let made = parts::made_before(&tx).await?;
-            if made.is_none_or(|before| before < day + DAY) {
+            let is_early = now.duration_since(day) < DAY + DAY_GRACE;
+            if is_early || made.is_none_or(|before| before < day + DAY) {
                 return Ok(());
             }
             let tenants = history::tenants_of_day(&tx, day).await?;
@@ -179,9 +208,19 @@ impl Recorder {
 
     async fn drop_old(&self, now: Timestamp) -> Result<(), StoreError> {
         for grain in Grain::ALL {
-            let before = now.saturating_sub(self.retention.of(grain)).unwrap_or(Timestamp::MIN);
+            let mut before = now.saturating_sub(self.retention.of(grain)).unwrap_or(Timestamp::MIN);
             let mut client = self.store.client().await?;
             let tx = (**client).transaction().await?;
+            let needed = match grain {
+                Grain::Minutes => {
+                    // A part begins before its last minutes.
+                    before = before.saturating_sub(parts::PART_LENGTH).unwrap_or(before);
+                    Some(parts::made_before(&tx).await?.unwrap_or(Timestamp::MIN))
+                }
+                Grain::Fives => history::next_day(&tx).await?,
+                Grain::Hours => None,
+            };
+            let before = needed.map_or(before, |needed| before.min(needed));
             let dropped = history::drop_before(&tx, grain, before).await?;
             tx.commit().await?;
             if !dropped.is_empty() {
@@ -210,12 +249,13 @@ fn late(some: &[(TenantId, Part)], before: Timestamp) -> BTreeMap<Timestamp, Vec
     hours
 }
 
-/// Writes the five minutes of an hour of some tenants.
+/// Writes the five minutes of an hour of some tenants, and answers them. Their
+/// partition is there.
 async fn make_hour(
     tx: &Transaction<'_>,
     hour: Timestamp,
     tenants: &[Uuid],
-) -> Result<(), StoreError> {
+) -> Result<Vec<Stretch>, StoreError> {
     let mut minutes: BTreeMap<TenantId, [Values; COLUMNS]> = BTreeMap::new();
     for (tenant, part) in parts::parts_of_hour(tx, hour, tenants).await? {
         let first = hour.as_second().div_euclid(60);
@@ -234,11 +274,8 @@ async fn make_hour(
             percentiles: None,
         })
         .collect();
-    if !rows.is_empty() {
-        history::prepare(tx, Grain::Fives, [hour]).await?;
-        history::copy(tx, Grain::Fives, &rows).await?;
-    }
-    Ok(())
+    history::copy(tx, Grain::Fives, &rows).await?;
+    Ok(rows)
 }
 
 /// The rows of `day` of the five minutes of its hours, by tenant.

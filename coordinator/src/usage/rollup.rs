@@ -13,11 +13,12 @@ use webhost_proto::units::{Bytes, MilliCpu};
 use super::book::Book;
 use super::metrics::{self, BLEND_DAYS};
 use super::profile::percentiles;
+use super::record::join;
 use super::sample::{Metric, Sample};
 use super::series::{CONNECTIONS, CPU};
 use super::tenant::{DAY_US, HOUR_US};
 use crate::fleet::{Amounts, MilliConnections, MilliPoints};
-use crate::store::history::{self, parts};
+use crate::store::history::{self, Percentiles, parts};
 use crate::store::usage::{self, HourKey, Hourly};
 use crate::store::{Store, StoreError, tenants};
 
@@ -68,7 +69,7 @@ pub async fn reload(store: &Store, book: &Book, now: Timestamp) -> Result<usize,
     let since = now - (PROFILE_DAYS * 24).hours();
     let mut next = since;
     history::percentiles_since(&**client, since, |(tenant, at, rows)| {
-        book.teach(tenant, hour_of(at), &rows);
+        book.teach(tenant, hour_of(at), &rows, false);
         next = next.max(at + 24.hours());
     })
     .await?;
@@ -83,24 +84,46 @@ impl Book {
     /// it.
     ///
     /// # Errors
-    /// [`StoreError`]; it learns the same hours again then, which changes little.
+    /// [`StoreError`]; some tenants learn the hour of the error again then.
     pub async fn learn(&self, client: &impl GenericClient) -> Result<(), StoreError> {
         let Some(made) = parts::made_before(client).await? else { return Ok(()) };
         let since = self.learned();
         if made <= since {
             return Ok(());
         }
-        history::fives_between(client, since, made, |(tenant, at, fives)| {
-            let hour = percentiles(|column| match column {
-                CPU => &fives[0],
-                CONNECTIONS => &fives[1],
-                _ => &fives[2],
-            });
-            self.teach(tenant, hour_of(at), &hour.map(|value| vec![value.map(i32::from)]));
+        let mut last: Option<Percentiles> = None;
+        history::fives_between(client, since, made, |row| match &mut last {
+            // Several wrote what they saw of this hour.
+            Some((tenant, at, fives)) if (*tenant, *at) == (row.0, row.1) => {
+                fives.iter_mut().zip(&row.2).for_each(|(known, more)| join(known, more));
+            }
+            _ => {
+                let at = row.1;
+                if let Some(before) = last.replace(row) {
+                    let is_over = before.1 < at;
+                    self.learn_hour(before, false);
+                    if is_over {
+                        self.set_learned(at);
+                    }
+                }
+            }
         })
         .await?;
+        if let Some(last) = last {
+            self.learn_hour(last, false);
+        }
         self.set_learned(made);
         Ok(())
+    }
+
+    /// Learns from the five minutes of one hour of a tenant.
+    pub(super) fn learn_hour(&self, (tenant, at, fives): Percentiles, again: bool) {
+        let hour = percentiles(|column| match column {
+            CPU => &fives[0],
+            CONNECTIONS => &fives[1],
+            _ => &fives[2],
+        });
+        self.teach(tenant, hour_of(at), &hour.map(|value| vec![value.map(i32::from)]), again);
     }
 }
 

@@ -144,6 +144,17 @@ impl Sample {
         }
     }
 
+    /// One of `parts` equal parts of the interval: of counters its share, so that
+    /// all of them add up; gauges as they are.
+    pub fn share(&self, part: u64, parts: u64) -> Self {
+        let mut share = self.clone();
+        for value in &mut share.values[..Metric::MemoryBytes as usize] {
+            let upto = |part: u64| u128::from(*value) * u128::from(part) / u128::from(parts.max(1));
+            *value = u64::try_from(upto(part + 1) - upto(part)).unwrap_or(u64::MAX);
+        }
+        share
+    }
+
     /// Whether the value was split from a shared process.
     pub fn is_attributed(&self, metric: Metric) -> bool {
         self.attributed.contains(metric)

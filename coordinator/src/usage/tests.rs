@@ -233,7 +233,7 @@ fn a_day_is_packed_by_the_hours_that_are_known() {
         let mut tracked = Tracked::new(node, 300_000_000);
         for back in 1..=hours {
             let of_day = Some(i32::try_from((12 - back).rem_euclid(24) + 1).expect("small"));
-            tracked.teach(noon - back, &[vec![of_day], vec![Some(100)], vec![of_day]]);
+            tracked.teach(noon - back, &[vec![of_day], vec![Some(100)], vec![of_day]], false);
         }
         metrics::need(&tracked.usage(tenant, noon * HOUR_US), crate::fleet::Amounts::default())
     };
@@ -271,7 +271,11 @@ fn a_new_tenant_is_charged_as_its_like_and_less_of_that_every_day() {
         for minute in 0..hours * 60 {
             let at_us = monday * HOUR_US + minute * 60_000_000;
             if minute % 60 == 0 {
-                tracked.teach(monday + minute / 60, &[vec![Some(100)], vec![Some(400)], vec![]]);
+                tracked.teach(
+                    monday + minute / 60,
+                    &[vec![Some(100)], vec![Some(400)], vec![]],
+                    false,
+                );
             }
             let values = [
                 (Metric::CpuUs, 6_000_000),

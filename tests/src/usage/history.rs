@@ -1,5 +1,5 @@
-//! The history of many tenants over days, written by the recorder as it is in
-//! the product: an hour at a time, when it is over.
+//! The history of many tenants over days, written by the product's recorder, which
+//! looks once an hour here rather than once a minute.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

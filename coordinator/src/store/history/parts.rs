@@ -72,6 +72,13 @@ pub async fn made_before(client: &impl GenericClient) -> Result<Option<Timestamp
     row.map(|row| Ok(row.try_get(0)?)).transpose()
 }
 
+/// The same, once whoever makes an hour at this moment is done; no hour is made
+/// before this transaction ends.
+pub async fn made_before_for_share(tx: &Transaction<'_>) -> Result<Option<Timestamp>, StoreError> {
+    let row = tx.query_opt("select before from usage_made for share", &[]).await?;
+    row.map(|row| Ok(row.try_get(0)?)).transpose()
+}
+
 /// Notes that every hour before this one is made.
 pub async fn hours_are_made(tx: &Transaction<'_>, before: Timestamp) -> Result<(), StoreError> {
     let sql = "insert into usage_made (before) values ($1)

@@ -19,3 +19,5 @@ create table usage_made (
     before   timestamptz not null,
     one      boolean primary key default true check (one)
 );
+-- The last one may still be running.
+insert into usage_made (before) select max(at) from usage_fives having max(at) is not null;
