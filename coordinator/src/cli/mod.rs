@@ -7,6 +7,7 @@
 //! no token: who may read the database or its socket is an operator.
 
 mod drain;
+mod evaluate;
 mod fleet;
 mod forecast;
 mod moves;
@@ -82,6 +83,9 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// What an evaluation would decide now of one tenant, or of all, from their
+    /// stored usage. Changes nothing.
+    Evaluate(evaluate::Given),
     /// How decisions turned out: did tenants stay, did their performance
     /// issues end, how often did we change our mind.
     Accuracy {
@@ -249,6 +253,7 @@ impl Cli {
             Command::Move(command) => moves::run(&config, &state.store, command).await,
             Command::Plan { carry } => plans::plan_all(&config, &state.store, carry).await,
             Command::Drain(given) => drain::run(&config, &state.store, given).await,
+            Command::Evaluate(given) => evaluate::run(&config, &state.store, given).await,
             Command::Accuracy { days, format } => {
                 plans::accuracy(&config, &state.store, days, format).await
             }

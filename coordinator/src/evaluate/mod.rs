@@ -24,6 +24,7 @@ pub mod carry;
 pub mod force;
 pub mod judge;
 pub mod limits;
+mod overload;
 pub mod run;
 pub mod trigger;
 

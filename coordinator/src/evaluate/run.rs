@@ -14,6 +14,7 @@ use uuid::Uuid;
 use webhost_proto::ids::{MoveId, TenantId};
 
 use super::judge::{self, Facts, FactsError, Verdict, judge};
+use super::overload::Looks;
 use super::trigger::{Known, Trouble, due, troubles};
 use crate::decide::migrate::{Approval as Ruling, Migration};
 use crate::moves::proposals::{self, Patience};
@@ -74,6 +75,7 @@ pub struct Evaluator {
     /// Names this process run in the lease.
     holder: String,
     volatile: Mutex<HashMap<TenantId, Known>>,
+    looks: Mutex<Looks>,
 }
 
 /// What came of one evaluation.
@@ -130,7 +132,7 @@ impl Evaluator {
     /// An evaluator; [`Evaluator::run`] makes it look.
     pub fn new(store: Store, slots: Slots, pace: Pace) -> Self {
         let holder = Uuid::now_v7().to_string();
-        Self { store, slots, pace, holder, volatile: Mutex::default() }
+        Self { store, slots, pace, holder, volatile: Mutex::default(), looks: Mutex::default() }
     }
 
     /// Scans until `shutdown`.
@@ -184,6 +186,9 @@ impl Evaluator {
         if let Err(error) = self.look_at_limits(&candidates, held_at).await {
             warn!(%error, "limits were not looked at; the next scan does");
         }
+        if let Err(error) = self.look_at_nodes(held_at).await {
+            warn!(%error, "the shared nodes were not looked at; in five minutes they are");
+        }
         let there: HashSet<TenantId> = candidates.iter().map(|c| c.tenant).collect();
         self.volatile().retain(|tenant, _| there.contains(tenant));
         let mut evaluated = 0;
@@ -233,6 +238,11 @@ impl Evaluator {
     fn volatile(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, Known>> {
         // Losing a memory of troubles costs one more evaluation.
         self.volatile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn looks(&self) -> std::sync::MutexGuard<'_, Looks> {
+        // What a panic left is at worst a look more or less.
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn troubles(&self, candidate: &Candidate, now: Timestamp) -> Vec<Trouble> {

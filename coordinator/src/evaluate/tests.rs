@@ -17,6 +17,7 @@ use crate::store::{placements, tenants};
 use crate::usage::Book;
 use crate::usage::sample::{Metric, Sample};
 
+mod overload;
 mod retention;
 
 struct Desk {

@@ -299,7 +299,8 @@ const MOST: i16 = ONE + ONE / 2;
 impl Wish {
     /// Of a tenant, among nodes whose largest limits have that [`scale`].
     pub fn of(need: &Need, scale: &Shares, mix: &Mix) -> Self {
-        let share = |figure: u32, d: usize| ((u64::from(figure) * scale[d]) >> 32).min(FULL);
+        let share =
+            |figure: u32, d: usize| (u64::from(figure).saturating_mul(scale[d]) >> 32).min(FULL);
         let most = need.hourly.each_ref().map(largest);
         let [cpu, connections, gps] = most.map(u32::from);
         let peaks = [share(cpu, 0), share(connections, 3), share(gps, 4)];

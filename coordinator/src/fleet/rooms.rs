@@ -315,7 +315,7 @@ impl Rooms {
     /// largest of the fleet; a smaller one must have more.
     fn least(&self, need: &Need, cell: usize) -> u64 {
         let (figure, d) = need.cell(cell);
-        (u64::from(figure) * self.scale[d]) >> 32
+        u64::from(figure).saturating_mul(self.scale[d]) >> 32
     }
 
     /// What a node carries.

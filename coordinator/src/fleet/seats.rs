@@ -275,7 +275,8 @@ impl Fleet {
             Some(pinned) => {
                 let node = self.rooms.position(pinned)?;
                 let here = only.is_empty() || only.contains(&self.rooms.room(node).region);
-                (here && self.rooms.fits(node, &ask).is_some()).then_some(node)
+                let fits = here && ask.need.beyond().is_none();
+                (fits && self.rooms.fits(node, &ask).is_some()).then_some(node)
             }
         }
     }

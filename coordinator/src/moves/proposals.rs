@@ -155,7 +155,7 @@ fn end(to: &mut Move, from: &Move, why: &str, now: Timestamp) {
 const FRESH: SignedDuration = SignedDuration::from_mins(15);
 
 /// Why a move that has not begun is no longer what the engine wants; none where
-/// it still is, where a person asked for it, or where this coordinator knows too
+/// it still is, where a person or a drain asked for it, or where this coordinator knows too
 /// little of the tenant to say so.
 pub(super) async fn outdated(
     client: &impl GenericClient,
@@ -163,7 +163,11 @@ pub(super) async fn outdated(
     row: &Move,
     now: Timestamp,
 ) -> Result<Option<String>, StoreError> {
-    if row.requested_by != "system" || row.decision_id.is_none() || row.target.is_some() {
+    // A drain that goes on by itself names the node; the engine names none.
+    let is_of_engine = row.requested_by == "system"
+        && row.decision_id.is_some()
+        && row.durable.wanted.node.is_none();
+    if !is_of_engine || row.target.is_some() {
         return Ok(None);
     }
     let known = slots.book.tenant(row.tenant, now.as_microsecond());

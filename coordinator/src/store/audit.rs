@@ -48,6 +48,23 @@ pub async fn exists(
     Ok(found.is_some())
 }
 
+/// Whether such a row was written of a node since `since`.
+pub async fn is_told_since(
+    client: &impl GenericClient,
+    action: &str,
+    node: &str,
+    since: Timestamp,
+) -> Result<bool, StoreError> {
+    let found = client
+        .query_opt(
+            "select 1 from audit where subject = 'node' and subject_id = $2
+               and action = $1 and at >= $3 limit 1",
+            &[&action, &node, &since],
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
 /// One row of `audit`.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = AuditRecord)]

@@ -305,7 +305,11 @@ pub async fn to_be_empty(
                    and not exists (select 1 from moves m
                      where m.tenant_id = p.tenant_id
                        and (m.ended_at is null
-                         or (m.source_node_id = nodes.id and m.created_at >= drain_moves_from))))))
+                         or (m.source_node_id = nodes.id
+                           and coalesce(m.durable->'wanted'->>'dry_run', 'false') = 'false'
+                           and (m.created_at >= drain_moves_from
+                             or (m.state in ('cancelled', 'failed', 'refused')
+                               and m.ended_at >= drain_moves_from))))))))
          order by id"
     );
     client.query(&sql, &[&now]).await?.iter().map(node).collect()

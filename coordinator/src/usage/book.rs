@@ -233,6 +233,7 @@ impl Book {
                 .tenants
                 .entry(key.tenant)
                 .or_insert_with(|| Box::new(Tracked::new(key.node, self.window_us)));
+            tracked.restore_node(key.node, key.hour.as_microsecond());
             tracked.restore(
                 key.hour.as_microsecond(),
                 &Restored {

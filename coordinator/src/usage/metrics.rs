@@ -293,14 +293,19 @@ pub fn need(usage: &TenantUsage, class: Amounts) -> Need {
     let mut need = Need::flat(&amounts(usage, class));
     let running = usize::try_from(usage.hour.rem_euclid(24)).unwrap_or(0);
     for at in 0..24 {
-        let Some(usual) = usage.profile.expect(at) else { continue };
-        let [cpu, connections, gps] = usual.map(u64::from);
         let now = |value: u64| if at == running { value } else { 0 };
+        let [cpu, connections, gps] = usage.profile.expect(at).map(|row| row.map(u64::from));
+        if let Some(cpu) = cpu {
+            need.set_hour(CPU, at, cpu.max(now(usage.cpu_millicores.unwrap_or(0))));
+        }
         // The profile's connections and points are hundredths.
-        need.set_hour(CPU, at, cpu.max(now(usage.cpu_millicores.unwrap_or(0))));
-        let held = usage.db_connections.unwrap_or(0).saturating_mul(1000);
-        need.set_hour(CONNECTIONS, at, (connections * 10).max(now(held)));
-        need.set_hour(GPS, at, (gps * 10).max(now(usage.gps_points_per_kilosecond)));
+        if let Some(connections) = connections {
+            let held = usage.db_connections.unwrap_or(0).saturating_mul(1000);
+            need.set_hour(CONNECTIONS, at, (connections * 10).max(now(held)));
+        }
+        if let Some(gps) = gps {
+            need.set_hour(GPS, at, (gps * 10).max(now(usage.gps_points_per_kilosecond)));
+        }
     }
     blend(&mut need, &Need::flat(&class), usage.history_days);
     need

@@ -31,15 +31,15 @@ const BYTES: usize = BUCKETS * 3 / 2;
 pub struct Profile {
     /// Two buckets in three bytes: those of weekdays, then of weekends.
     buckets: [u8; BYTES],
-    /// A bit for each hour of the day that was ever seen.
-    known: u32,
+    /// Of each row, a bit for each hour of the day that was ever seen.
+    known: [u32; ROWS],
     /// Hours since the Unix epoch; 0: no history.
     first_hour: u32,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Self { buckets: [0; BYTES], known: 0, first_hour: 0 }
+        Self { buckets: [0; BYTES], known: [0; ROWS], first_hour: 0 }
     }
 }
 
@@ -90,8 +90,6 @@ impl Profile {
         }
         self.seen(hour);
         let of_day = usize::try_from(hour.rem_euclid(24)).unwrap_or(0);
-        let is_new = self.known & (1 << of_day) == 0;
-        self.known |= 1 << of_day;
         let apart = self.days(hour) >= APART_FROM_DAYS;
         let its_kind = if is_weekend(hour) { WEEKEND } else { WEEKDAY };
         for kind in [WEEKDAY, WEEKEND] {
@@ -99,7 +97,10 @@ impl Profile {
                 continue;
             }
             for (row, value) in percentiles.iter().enumerate() {
-                let (bucket, value) = (self.bucket(kind, row, of_day), value.unwrap_or(0));
+                // Nothing seen is not zero: it frees nothing.
+                let Some(value) = *value else { continue };
+                let bucket = self.bucket(kind, row, of_day);
+                let is_new = self.known[row] & (1 << of_day) == 0;
                 let new = if is_new || value >= bucket {
                     value
                 } else if again {
@@ -109,6 +110,9 @@ impl Profile {
                 };
                 self.set_bucket(kind, row, of_day, new);
             }
+        }
+        for (known, value) in self.known.iter_mut().zip(percentiles) {
+            *known |= u32::from(value.is_some()) << of_day;
         }
     }
 
@@ -120,20 +124,19 @@ impl Profile {
     /// What is to be expected at an hour of the day (0 to 23) whatever the day
     /// of the week: the larger of both kinds of day. None where it was never
     /// seen.
-    pub fn expect(&self, of_day: usize) -> Option<[u16; ROWS]> {
-        if of_day >= 24 || self.known & (1 << of_day) == 0 {
-            return None;
-        }
-        Some(std::array::from_fn(|row| {
-            self.bucket(WEEKDAY, row, of_day).max(self.bucket(WEEKEND, row, of_day))
-        }))
+    pub fn expect(&self, of_day: usize) -> [Option<u16>; ROWS] {
+        std::array::from_fn(|row| {
+            let is_known = of_day < 24 && self.known[row] & (1 << of_day) != 0;
+            let of = |kind| self.bucket(kind, row, of_day);
+            is_known.then(|| of(WEEKDAY).max(of(WEEKEND)))
+        })
     }
 
     /// The largest that is to be expected at any hour; zero where none was seen.
     pub fn busiest(&self) -> [u16; ROWS] {
-        (0..24)
-            .filter_map(|of_day| self.expect(of_day))
-            .fold([0; ROWS], |most, hour| std::array::from_fn(|row| most[row].max(hour[row])))
+        (0..24).map(|of_day| self.expect(of_day)).fold([0; ROWS], |most, hour| {
+            std::array::from_fn(|row| most[row].max(hour[row].unwrap_or(0)))
+        })
     }
 
     /// The buckets of weekdays and of weekends.
@@ -207,21 +210,25 @@ mod tests {
     #[test]
     fn a_bucket_rises_at_once_and_falls_slowly() {
         let mut profile = Profile::default();
-        assert_eq!((profile.expect(3), profile.days(MONDAY)), (None, 0));
+        assert_eq!((profile.expect(3), profile.days(MONDAY)), ([None; 3], 0));
         day(&mut profile, 0, 400);
-        assert_eq!(profile.expect(3), Some([403, 1, 0]));
+        assert_eq!(profile.expect(3), [Some(403), Some(1), None]);
         day(&mut profile, 1, 0);
-        assert_eq!(profile.expect(3), Some([303, 1, 0]));
+        assert_eq!(profile.expect(3), [Some(303), Some(1), None]);
         day(&mut profile, 2, 800);
-        assert_eq!(profile.expect(23), Some([824, 1, 0]), "rounded up to two");
+        assert_eq!(profile.expect(23), [Some(824), Some(1), None], "rounded up to two");
         profile.learn(MONDAY + 2 * 24 + 23, [Some(900), Some(0), Some(u16::MAX)], true);
-        assert_eq!(profile.expect(23), Some([900, 1, u16::MAX]), "what is saturated stays so");
+        assert_eq!(
+            profile.expect(23),
+            [Some(900), Some(1), Some(u16::MAX)],
+            "what is saturated stays so"
+        );
         profile.learn(MONDAY + 2 * 24 + 23, [Some(0); 3], true);
-        assert_eq!(profile.expect(23), Some([900, 1, u16::MAX]));
+        assert_eq!(profile.expect(23), [Some(900), Some(1), Some(u16::MAX)]);
         for quiet in 3..13 {
             day(&mut profile, quiet, 0);
         }
-        let cpu = profile.expect(0).expect("known")[0];
+        let cpu = profile.expect(0)[0].expect("known");
         assert!(cpu < 50, "{cpu}");
         assert_eq!(profile.days(MONDAY + 12 * 24), 12);
     }
@@ -255,7 +262,11 @@ mod tests {
         let (weekday, weekend) = profile.buckets();
         assert_eq!(weekday[0][5], 505);
         assert!((15..505).contains(&weekend[0][5]), "{}", weekend[0][5]);
-        assert_eq!(profile.expect(5), Some([505, 1, 0]), "what fits on Sunday must fit on Monday");
+        assert_eq!(
+            profile.expect(5),
+            [Some(505), Some(1), None],
+            "what fits on Sunday must fit on Monday"
+        );
         for n in 28..70 {
             day(&mut profile, n, if is_weekend(MONDAY + n * 24) { 10 } else { 500 });
         }

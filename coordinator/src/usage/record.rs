@@ -122,13 +122,16 @@ impl Recorder {
 
     async fn write_parts(&self, some: &[(TenantId, Part)]) -> Result<(), StoreError> {
         let mut client = self.store.client().await?;
-        let tx = (**client).transaction().await?;
-        // The next day's as well, so that a part's last minutes find their hour.
+        // Partitions apart: who makes one must not wait for anything else. The next
+        // day's as well, so that a part's last minutes find their hour.
         let ends = some.iter().flat_map(|(_, part)| {
             let start = parts::start(part);
             [start, start + parts::PART_LENGTH]
         });
+        let tx = (**client).transaction().await?;
         history::prepare(&tx, Grain::Minutes, ends).await?;
+        tx.commit().await?;
+        let tx = (**client).transaction().await?;
         parts::copy_parts(&tx, some).await?;
         let mut late_rows = Vec::new();
         if let Some(before) = parts::made_before_for_share(&tx).await? {

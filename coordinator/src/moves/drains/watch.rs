@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use webhost_proto::ids::TenantId;
 
 use super::{Drain, DrainError, Leaving, look};
 use crate::evaluate::carry;
@@ -23,6 +25,13 @@ const PERIOD: Duration = Duration::from_secs(60);
 const NAMED: usize = 20;
 /// Who asks for moves that had to wait.
 const ACTOR: &str = "system";
+
+/// A tenant whose move away from a drained node can't be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Refused {
+    tenant: TenantId,
+    why: String,
+}
 
 /// Asks, once a tenant and drain, for the moves that something kept from being
 /// asked for when a node was drained; and tells somebody, once a deadline, that
@@ -75,11 +84,15 @@ impl Watch {
         drop(client);
         match found {
             Ok((drain, steps)) => {
-                self.ask(node, &drain, &steps, now).await?;
-                if drain.late == 0 {
+                let refused = self.ask(node, &drain, &steps, now).await?;
+                if drain.late == 0 && refused.is_empty() {
                     return Ok(false);
                 }
-                self.tell(node, detail(&drain), now).await
+                let mut detail = detail(&drain);
+                if let Value::Object(detail) = &mut detail {
+                    detail.insert("refused".into(), json!(refused));
+                }
+                self.tell(node, detail, now).await
             }
             Err(DrainError::Store(error)) => Err(error),
             // No plan, no foresight: that is as bad as being late.
@@ -92,18 +105,20 @@ impl Watch {
 
     /// Asks for the moves that could not be asked for before. Whose move was, and
     /// has ended without it having left, is left to a person; and so is a node
-    /// that is not drained any more.
+    /// that is not drained any more. Answers those whose move was refused, and
+    /// why: a person has to do something about them.
     pub(super) async fn ask(
         &self,
         node: &Node,
         drain: &Drain,
         steps: &[plan::Move],
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Refused>, StoreError> {
+        let mut refused = Vec::new();
         // Who drains it asks for most of them in that minute.
         let period = jiff::SignedDuration::try_from(PERIOD).unwrap_or_default();
         if node.drain_moves_from.is_none_or(|from| now.duration_since(from) < period) {
-            return Ok(());
+            return Ok(refused);
         }
         let is_free = |one: &&Leaving| one.move_id.is_none() && one.why.is_none();
         let free: Vec<_> = drain.tenants.iter().filter(is_free).map(|one| one.tenant).collect();
@@ -113,7 +128,7 @@ impl Watch {
                 |home: &Node| home.state == NodeState::Draining && home.drain_moves_from.is_some();
             if !home.as_ref().is_some_and(still) {
                 info!(node = %node.name, "it is not drained any more; no more moves are asked for");
-                return Ok(());
+                return Ok(refused);
             }
             let one = std::slice::from_ref(step);
             for (tenant, answer) in carry(&self.store, &self.slots, one, ACTOR).await {
@@ -121,12 +136,15 @@ impl Watch {
                     Ok(move_id) => {
                         info!(node = %node.name, %tenant, %move_id, "a drain goes on");
                     }
-                    Err(error) => warn!(node = %node.name, %tenant, %error,
-                        "a move of a drain can't be asked for"),
+                    Err(error) => {
+                        warn!(node = %node.name, %tenant, %error,
+                            "a move of a drain can't be asked for");
+                        refused.push(Refused { tenant, why: error.to_string() });
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Tells what is wrong with a drain by a time, once.

@@ -89,7 +89,14 @@ impl Driver {
                     for copy in &copies {
                         why = format!("{why}; {} holds an old copy of the tenant", copy.name);
                     }
-                    let passes = !full.is_empty() || !closed.is_empty();
+                    let passes = match from.durable.wanted.node {
+                        Some(node) => full.contains(&node) || closed.contains(&node),
+                        None if full.is_empty() && closed.is_empty() => false,
+                        None => {
+                            let held: Vec<_> = copies.iter().map(|copy| copy.node).collect();
+                            target::choose(&tx, &self.slots, from, &held, now).await?.is_ok()
+                        }
+                    };
                     let wait = if passes { Wait::For(&why) } else { Wait::Room(&why) };
                     return self.wait_for_node(tx, from, wait, now).await;
                 }
@@ -195,7 +202,8 @@ impl Driver {
 
     /// What was in state `before` is in `after` now, none of both where it is not
     /// open: where that gave a turn back, or let somebody else be next of their
-    /// node, the queue is looked at at once.
+    /// node, the queue is looked at at once. (What a person ends in the queue wakes
+    /// nobody; who comes next asks by itself.)
     pub(super) async fn pass_turn_on(&self, before: Option<State>, after: Option<State>) {
         let Some(before) = before else { return };
         let loads = after.is_some_and(State::is_busy);

@@ -190,7 +190,7 @@ pub async fn tenants_of_day(
     let rows = client
         .query(
             "select distinct tenant_id from usage_fives
-             where at >= $1 and at < $1 + interval '1 day' order by 1",
+             where at >= $1 and at < $1 + interval '24 hours' order by 1",
             &[&day],
         )
         .await?;
@@ -205,7 +205,7 @@ pub async fn fives_of_day(
 ) -> Result<Vec<Stretch>, StoreError> {
     let sql = format!(
         "select tenant_id, at, {} from usage_fives
-         where at >= $1 and at < $1 + interval '1 day' and tenant_id = any($2)",
+         where at >= $1 and at < $1 + interval '24 hours' and tenant_id = any($2)",
         names()
     );
     client.query(&sql, &[&day, &tenants]).await?.iter().map(stretch).collect()

@@ -78,8 +78,8 @@ pub async fn wake_queue(client: &impl GenericClient, most: i64) -> Result<u64, S
     Ok(woken)
 }
 
-/// The moves away from `node` that were asked for at `since` or later and have
-/// ended, newest first; dry runs are none.
+/// The moves away from `node` that have ended and were asked for at `since` or
+/// later, or came to nothing then; newest first, dry runs are none.
 pub async fn ended_from(
     client: &impl GenericClient,
     node: NodeId,
@@ -87,7 +87,9 @@ pub async fn ended_from(
 ) -> Result<Vec<Move>, StoreError> {
     let sql = format!(
         "select {COLUMNS} from moves m
-         where m.source_node_id = $1 and m.created_at >= $2 and m.ended_at is not null
+         where m.source_node_id = $1 and m.ended_at is not null
+           and (m.created_at >= $2
+             or (m.state in ('cancelled', 'failed', 'refused') and m.ended_at >= $2))
            and coalesce(m.durable->'wanted'->>'dry_run', 'false') = 'false'
          order by m.id desc"
     );

@@ -132,14 +132,22 @@ async fn a_restart_knows_the_usual_day_again() {
     rollup::reload(&world.store, &again, now).await.expect("reloads");
     let of = |book: &Book| book.tenant(tenant, now.as_microsecond()).expect("is known");
     let (before, after) = (of(&world.book), of(&again));
-    assert_eq!(before.profile.expect(23), Some([240, 200, 50]));
-    assert_eq!(before.profile.expect(0), Some([250, 200, 50]), "risen on the second day");
-    assert_eq!(before.profile.expect(1), Some([20, 200, 50]), "the second day's is not made yet");
+    assert_eq!(before.profile.expect(23), [Some(240), Some(200), Some(50)]);
+    assert_eq!(
+        before.profile.expect(0),
+        [Some(250), Some(200), Some(50)],
+        "risen on the second day"
+    );
+    assert_eq!(
+        before.profile.expect(1),
+        [Some(20), Some(200), Some(50)],
+        "the second day's is not made yet"
+    );
     assert_eq!((after.profile, after.history_days), (before.profile, 1));
     let again = Arc::new(again);
     let next = Recorder::new(world.store.clone(), again.clone(), retention());
     next.look(at(26, 17)).await.expect("makes an hour of what the one before wrote");
-    assert_eq!(of(&again).profile.expect(1), Some([260, 200, 50]));
+    assert_eq!(of(&again).profile.expect(1), [Some(260), Some(200), Some(50)]);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use webhost_proto::ids::Epoch;
 
 use super::*;
 use crate::moves::durable::{Durable, Wanted};
+use crate::moves::proposals;
 use crate::moves::state::{State, Step};
 
 impl Scene {
@@ -218,4 +219,47 @@ async fn nothing_is_asked_for_once_the_drain_is_withdrawn_or_the_node_is_gone() 
     scene.world.execute("update nodes set state = 'revoked' where name = 'from'").await;
     scene.world.execute("update nodes set drain_moves_from = now() - interval '1 hour'").await;
     assert_eq!((watch.tick(by).await.expect("looks"), scene.asked().await), (0, 0));
+}
+
+/// The engine would have a tenant of a shared node stay.
+#[tokio::test]
+async fn what_a_drain_asks_for_is_not_the_engines_to_take_back() {
+    let scene = Scene::new().await;
+    scene.drained(scene.hours(9 * 24)).await;
+    scene.watch().tick(scene.now).await.expect("asks");
+    let client = scene.world.store.client().await.expect("a client");
+    let slots = &scene.world.desk.slots;
+    for tenant in &scene.tenants {
+        let open = moves::open_of(&**client, *tenant).await.expect("reads");
+        let mut row = open.expect("is asked for");
+        assert_eq!((row.requested_by.as_str(), row.target), ("system", None));
+        let why = proposals::outdated(&**client, slots, &row, scene.now).await.expect("judges");
+        assert_eq!(why, None);
+        row.durable.wanted.node = None;
+        let why = proposals::outdated(&**client, slots, &row, scene.now).await.expect("judges");
+        assert!(why.is_some_and(|why| why.contains("should stay")), "were it the engine's");
+    }
+}
+
+#[tokio::test]
+async fn a_move_that_a_person_ends_while_its_node_is_drained_is_not_asked_for_again() {
+    let scene = Scene::new().await;
+    let (_, steps) = scene.look(None).await;
+    carry(&scene.world.store, &scene.world.desk.slots, &steps[..1], ACTOR).await;
+    scene.world.execute("update moves set created_at = now() - interval '1 day'").await;
+    scene.drained(scene.hours(9 * 24)).await;
+    let ended = "update moves set state = 'cancelled', ended_at = now()";
+    scene.world.execute(ended).await;
+    scene.watch().tick(scene.now).await.expect("asks");
+    assert_eq!(scene.asked().await, 2, "for the two others");
+    // A dry run is no move.
+    scene
+        .world
+        .execute(
+            "update moves set durable = jsonb_set(durable, '{wanted,dry_run}', 'true')
+                         where state = 'cancelled'",
+        )
+        .await;
+    scene.watch().tick(scene.now).await.expect("asks");
+    assert_eq!(scene.asked().await, 3);
 }

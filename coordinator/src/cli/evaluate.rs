@@ -1,0 +1,117 @@
+//! `evaluate`: what an evaluation would decide now, without doing it.
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use webhost_proto::ids::TenantId;
+
+use super::fleet::desk;
+use super::{CliError, Format, output};
+use crate::config::Config;
+use crate::decide::Catalog;
+use crate::decide::migrate::{Approval, Migration};
+use crate::evaluate::judge::{self, judge};
+use crate::evaluate::{Facts, FactsError, Verdict};
+use crate::store::{Store, evaluation, tenants};
+use crate::usage::rollup;
+
+/// Who is looked at.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Given {
+    /// Its slug or id; every active tenant without one.
+    tenant: Option<String>,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// What would be decided about one tenant.
+#[derive(Debug, Serialize)]
+struct Looked {
+    tenant: TenantId,
+    slug: String,
+    /// None where it can't be evaluated; `error` says why.
+    facts: Option<Facts>,
+    verdict: Option<Verdict>,
+    error: Option<String>,
+}
+
+pub(super) async fn run(config: &Config, store: &Store, given: Given) -> Result<(), CliError> {
+    let slots = desk(config, store).slots;
+    let now = Timestamp::now();
+    let client = store.client().await?;
+    let wanted = match &given.tenant {
+        None => None,
+        Some(name) => {
+            let found = match name.parse::<TenantId>() {
+                Ok(id) => tenants::get(&**client, id).await?,
+                Err(_) => tenants::by_slug(&**client, name).await?,
+            };
+            let none = || CliError::Other(format!("there is no tenant {name:?}"));
+            Some(found.ok_or_else(none)?.id)
+        }
+    };
+    let mut candidates = evaluation::candidates(&**client).await?;
+    if let Some(id) = wanted {
+        candidates.retain(|candidate| candidate.tenant == id);
+        if candidates.is_empty() {
+            let why = "is not active: only active tenants are evaluated";
+            let name = given.tenant.unwrap_or_default();
+            return Err(CliError::Other(format!("{name} {why}")));
+        }
+    }
+    rollup::reload(store, &slots.book, now).await?;
+    let mut looked = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        let Some(row) = tenants::get(&**client, candidate.tenant).await? else { continue };
+        let (facts, error) = match judge::facts(&**client, &slots, &row, now).await {
+            Ok(facts) => (Some(facts), None),
+            Err(FactsError::Store(error)) => return Err(error.into()),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let verdict = facts.as_ref().map(|facts| judge(facts, &slots.catalog));
+        looked.push(Looked { tenant: row.id, slug: row.slug, facts, verdict, error });
+    }
+    looked.sort_by(|a, b| a.slug.cmp(&b.slug));
+    if given.format.json {
+        return output::json(&looked);
+    }
+    let rows = looked.iter().map(|one| row(one, &slots.catalog)).collect();
+    output::table(&["TENANT", "LIVES", "WOULD", "CONFIDENCE", "APPROVED BY", "PLAN", "WHY"], rows)?;
+    output::line(
+        "nothing was decided; the service evaluates by the clock, and when a limit is crossed",
+    )
+}
+
+fn row(one: &Looked, catalog: &Catalog) -> Vec<String> {
+    let (Some(facts), Some(verdict)) = (&one.facts, &one.verdict) else {
+        let why = one.error.clone().unwrap_or_default();
+        let none = String::new;
+        return vec![one.slug.clone(), none(), none(), none(), none(), none(), why];
+    };
+    let (would, why) = match &verdict.migration {
+        Migration::Migrate { to, .. } => (format!("move, {to}"), verdict.decision.reason.clone()),
+        Migration::Stay { why } => ("stay".to_owned(), why.clone()),
+    };
+    let approved = match &verdict.approval {
+        None => "–",
+        Some(Approval::Auto { .. }) => "rule",
+        Some(Approval::Admin { .. }) => "a person",
+    };
+    let bought = &facts.residence.plan;
+    let plan = match verdict.advice.first() {
+        Some(advice) => format!("{bought}, better {}", advice.to),
+        None if catalog.plan(bought.as_str()).is_none() => {
+            format!("{bought}, not in the catalogue")
+        }
+        None => bought.to_string(),
+    };
+    vec![
+        one.slug.clone(),
+        facts.residence.mode.to_string(),
+        would,
+        verdict.decision.confidence.to_string(),
+        approved.to_owned(),
+        plan,
+        why,
+    ]
+}
