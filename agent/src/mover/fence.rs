@@ -178,15 +178,12 @@ pub async fn create_schema(conn: &Conn) -> Result<(), MoveError> {
 /// # Errors
 /// What the database said.
 pub async fn drop_schema_if_unused(conn: &Conn) -> Result<(), MoveError> {
-    let exists: bool =
-        conn.one(&format!("select to_regclass('{SCHEMA}.fence') is not null"), &[]).await?.get(0);
-    if !exists {
-        return Ok(());
-    }
     // Without CASCADE: an object that we don't expect keeps the schema.
     conn.batch(&format!(
         "DO $$ BEGIN
            PERFORM pg_advisory_xact_lock({lock});
+           -- Under the lock: another move that ended may have dropped it just now.
+           IF to_regclass('{SCHEMA}.fence') IS NULL THEN RETURN; END IF;
            IF NOT EXISTS (SELECT 1 FROM {SCHEMA}.fence) AND NOT EXISTS (SELECT 1 FROM {SCHEMA}.moves)
               AND NOT EXISTS (SELECT 1 FROM {SCHEMA}.copied)
               AND (SELECT count(*) FROM pg_class c WHERE c.relkind = 'r' AND c.relnamespace = '{SCHEMA}'::regnamespace) = 3
