@@ -183,7 +183,11 @@ pub async fn drop_schema_if_unused(conn: &Conn) -> Result<(), MoveError> {
         "DO $$ BEGIN
            PERFORM pg_advisory_xact_lock({lock});
            -- Under the lock: another move that ended may have dropped it just now.
-           IF to_regclass('{SCHEMA}.fence') IS NULL THEN RETURN; END IF;
+           -- By a query, because to_regclass may answer from before that.
+           IF NOT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                          WHERE n.nspname = '{SCHEMA}' AND c.relname = 'fence') THEN
+             RETURN;
+           END IF;
            IF NOT EXISTS (SELECT 1 FROM {SCHEMA}.fence) AND NOT EXISTS (SELECT 1 FROM {SCHEMA}.moves)
               AND NOT EXISTS (SELECT 1 FROM {SCHEMA}.copied)
               AND (SELECT count(*) FROM pg_class c WHERE c.relkind = 'r' AND c.relnamespace = '{SCHEMA}'::regnamespace) = 3
