@@ -155,8 +155,8 @@ fn end(to: &mut Move, from: &Move, why: &str, now: Timestamp) {
 const FRESH: SignedDuration = SignedDuration::from_mins(15);
 
 /// Why a move that has not begun is no longer what the engine wants; none where
-/// it still is, where a person or a drain asked for it, or where this coordinator knows too
-/// little of the tenant to say so.
+/// it still is, where a person or a drain asked for it, or where this coordinator
+/// knows too little of the tenant to say so.
 pub(super) async fn outdated(
     client: &impl GenericClient,
     slots: &Slots,

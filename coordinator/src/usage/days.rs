@@ -198,10 +198,10 @@ mod tests {
                 prop_assert_eq!(days.sums(newest).gps_points, of(newest).0);
                 prop_assert_eq!(days.memory(newest), of(newest).1.max(of(newest - 1).1));
                 prop_assert_eq!(days.memory(newest + 1), of(newest).1);
-                for now in newest..newest + 8 {
-                    let week = days.week(now);
-                    let points = (now - 6..=now).map(|day| of(day).0).max();
-                    let vehicles = (now - 6..=now).map(|day| of(day).1).max();
+                for today in newest..newest + 8 {
+                    let week = days.week(today);
+                    let points = (today - 6..=today).map(|day| of(day).0).max();
+                    let vehicles = (today - 6..=today).map(|day| of(day).1).max();
                     prop_assert_eq!((Some(week.gps_points), Some(week.vehicles)), (points, vehicles));
                 }
             }

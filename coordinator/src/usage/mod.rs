@@ -14,9 +14,9 @@
 //! **Invariant:** a tenant that is not placed on a node gains nothing from its
 //! reports; the host's totals stand, and one alarm is raised.
 //!
-//! Beside the sums, each tenant's last minutes are kept one by one until a part of
-//! twelve is over ([`part`]). [`record`] writes it into the history, from which [`chart`]
-//! reads, makes hours of it, and has them teach the tenant's usual day
+//! Beside the sums, each tenant's last minutes are kept one by one until a part
+//! of twelve is over ([`part`]). [`record`] writes it into the history, from which
+//! [`chart`] reads, and makes hours of it, which teach the tenant's usual day
 //! ([`profile`]), which placement packs by. A crash loses the resolution of the
 //! running part, never a total.
 //!

@@ -6,9 +6,10 @@
 //! made once by whoever comes first, after all of their parts are written. A part
 //! that comes later than that has the hour's five minutes written once more, of all
 //! that there is, and readers take the larger: of sums and levels that is the
-//! whole, of CPU it may be a part's. What can't be written stays in memory, up to
-//! a bound, and is tried again. Nothing is dropped that is still to be made
-//! something of.
+//! whole, of CPU it may be a part's. A day is never made again: what comes later
+//! is in its five minutes and in the hourly sums alone. What can't be written stays
+//! in memory, up to a bound, and is tried again; written twice, it counts once.
+//! Nothing is dropped that is still to be made something of.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -239,11 +240,10 @@ fn late(some: &[(TenantId, Part)], before: Timestamp) -> BTreeMap<Timestamp, Vec
     let mut hours: BTreeMap<Timestamp, Vec<Uuid>> = BTreeMap::new();
     for (tenant, part) in some {
         let first = parts::start(part).as_second().div_euclid(3600) * 3600;
-        let last = parts::start(part) + parts::PART_LENGTH;
-        for hour in [first, first + 3600] {
-            let Ok(hour) = Timestamp::from_second(hour) else { continue };
-            let tenants =
-                if hour < before.min(last) { hours.entry(hour).or_default() } else { continue };
+        let end = parts::start(part) + parts::PART_LENGTH;
+        let of = [first, first + 3600].map(Timestamp::from_second);
+        for hour in of.into_iter().flatten().filter(|hour| *hour < before.min(end)) {
+            let tenants = hours.entry(hour).or_default();
             if tenants.last() != Some(&tenant.0) {
                 tenants.push(tenant.0);
             }
